@@ -1,0 +1,43 @@
+"""The protocol that every backend fulfils: uint8 images in, raw heads out, nothing decoded."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+
+class Backend(Protocol):
+    """One loaded model on one runtime.
+
+    name: what a report calls it ("onnx", "rknn-sim", ...). batch_size: the number of images that one call handles best;
+    `infer` takes any number from 1.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+    def infer(self, batch: np.ndarray) -> list[np.ndarray]:
+        """Run the network.
+
+        batch: (b, h, w, 3) uint8 RGB, letterboxed to the manifest's `input_hw`. Returns float32 arrays (b, channels,
+        h / stride, w / stride) in the manifest's order: box and class output of the first head, of the second, and so
+        on. Raises ValueError on a batch of another shape or type.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what the runtime holds; further calls of `infer` are errors."""
+        ...
+
+
+def check_batch(batch: np.ndarray, input_hw: tuple[int, int]) -> None:
+    """Raise ValueError unless `batch` is uint8 with shape (b, h, w, 3) of the model's input and b is at least 1."""
+    if batch.ndim != 4 or batch.shape[1:] != (*input_hw, 3) or batch.dtype != np.uint8 or not len(batch):
+        raise ValueError(
+            f"batch must be uint8 with shape (b, {input_hw[0]}, {input_hw[1]}, 3), got {batch.dtype} {batch.shape}; "
+            "letterbox the images to the manifest's input_hw first"
+        )

@@ -1,0 +1,1 @@
+"""Host only: torch to ONNX to RKNN, and the vendor's simulator."""

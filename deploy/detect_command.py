@@ -1,0 +1,60 @@
+"""Detect objects in images and folders: COCO-style JSON and an overlay picture for each image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from .detector import open_detector
+from .images import list_images, read_image
+from .sinks import CocoSink, write_overlay
+
+
+def run(
+    bundle: Path, sources: Sequence[Path], out: Path, backend: str = "auto", score: float = 0.25, iou: float = 0.7
+) -> Path:
+    """Detect in every image of `sources` (files or folders) and return the JSON file written.
+
+    Writes `out/detections.json` and `out/overlays/NAME.jpg`. An image that cannot be read stops the run with its name;
+    what was found before is written first. Raises ValueError, FileNotFoundError or OSError.
+    """
+    for name, value in (("--score", score), ("--iou", iou)):
+        if not 0 < value < 1:
+            raise ValueError(f"{name} must lie between 0 and 1, got {value}")
+    console = Console()
+    paths = [path for source in sources for path in list_images(source)]
+    detector = open_detector(bundle, backend, score_threshold=score, iou_threshold=iou)
+    names = detector.manifest.class_names
+    overlays = out / "overlays"
+    overlays.mkdir(parents=True, exist_ok=True)
+    sink = CocoSink(out / "detections.json", names, {"bundle": detector.manifest.name, "score": score, "iou": iou})
+    taken: set[str] = set()
+    counts = [0] * len(names)
+    try:
+        for path in track(paths, "detecting", console=console, disable=not console.is_terminal, transient=True):
+            image = read_image(path)
+            found = detector.detect([image])[0]
+            sink.add(str(path), image.shape[:2], found)
+            write_overlay(overlays / _unused(f"{path.stem}.jpg", taken), image, found, names)
+            for class_id in found.class_id.tolist():
+                counts[class_id] += 1
+    finally:
+        detector.close()
+        sink.close()
+    seen = ", ".join(f"{n} {name}" for name, n in zip(names, counts, strict=True) if n) or "nothing"
+    console.print(f"{len(paths)} images, {sum(counts)} boxes: {seen}", highlight=False)
+    console.print(f"wrote {sink.path} and {overlays}", highlight=False, soft_wrap=True)
+    return sink.path
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    """Number a name that was given before: images of one name may lie in several folders."""
+    stem, dot, suffix = name.rpartition(".")
+    unique, number = name, 2
+    while unique in taken:
+        unique, number = f"{stem}_{number}{dot}{suffix}", number + 1
+    taken.add(unique)
+    return unique

@@ -1,0 +1,166 @@
+"""Manifest: what a model file is, in JSON beside it; a bundle is a folder with a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelFile(_Strict):
+    """One file of the bundle. name: relative to the bundle's folder. sha256: lower-case hex digest."""
+
+    name: Annotated[str, Field(pattern=r"^[^/\\]+$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class TensorScale(_Strict):
+    """Affine quantisation of one output: real = (integer - zero_point) * scale, integers are int8."""
+
+    scale: Annotated[float, Field(gt=0)]
+    zero_point: Annotated[int, Field(ge=-128, le=127)]
+
+
+class Head(_Strict):
+    """One feature level: names of its two outputs and, in an INT8 model, their scales.
+
+    box_output: (batch, 4 * reg_max, h, w) distribution logits. class_output: (batch, classes, h, w) logits, or
+    probabilities where the manifest says `activation_applied`.
+    """
+
+    stride: Annotated[int, Field(gt=0)]
+    box_output: str
+    class_output: str
+    box_scale: TensorScale | None = None
+    class_scale: TensorScale | None = None
+
+
+class Calibration(_Strict):
+    """How the converter was calibrated: enough to draw the same images from the same train split again."""
+
+    images: Annotated[int, Field(gt=0)]
+    algorithm: str
+    seed: int
+
+
+class Provenance(_Strict):
+    """Where a result comes from."""
+
+    created: str
+    rsedge_version: str
+    commit: str
+    machine: str
+    seed: int | None
+    data: str
+    versions: dict[str, str] = {}
+
+
+class Manifest(_Strict):
+    """Everything inference needs to know about a model. Raises ValueError (pydantic) with the field that is wrong.
+
+    files: by role ("onnx", "rknn", "checkpoint", ...). input_hw: model input in pixels. channel_order, mean, std:
+    how a pixel 0..255 becomes the network's input, (pixel - mean) / std. accuracy: by backend ("torch", "onnx",
+    "rknn_sim"), each with map50 and map50_95 in 0..1, measured at export on what `accuracy_data` says.
+    """
+
+    format_version: int = FORMAT_VERSION
+    name: str
+    class_names: Annotated[list[str], Field(min_length=1)]
+    input_hw: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    pad_value: Annotated[int, Field(ge=0, le=255)] = 114
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (255.0, 255.0, 255.0)
+    heads: Annotated[list[Head], Field(min_length=1)]
+    reg_max: Annotated[int, Field(ge=2)] = 16
+    activation_applied: bool = False
+    precision: Literal["int8", "fp16", "fp32"]
+    files: dict[str, ModelFile]
+    target: str = "rk3588"
+    toolkit_version: str | None = None
+    calibration: Calibration | None = None
+    accuracy: dict[str, dict[str, float | None]] = {}
+    accuracy_data: str = ""
+    licence: str = ""
+    provenance: Provenance | None = None
+
+    @model_validator(mode="after")
+    def _strides_fit_input(self) -> Manifest:
+        for head in self.heads:
+            if self.input_hw[0] % head.stride or self.input_hw[1] % head.stride:
+                raise ValueError(
+                    f"input_hw {self.input_hw} must be a multiple of every stride, got stride {head.stride}"
+                )
+        return self
+
+    def save(self, bundle: Path) -> Path:
+        """Write the manifest into the bundle's folder, whole or not at all."""
+        path = bundle / MANIFEST_NAME
+        scratch = path.with_suffix(".json.part")
+        scratch.write_text(json.dumps(self.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
+        os.replace(scratch, path)
+        return path
+
+
+def sha256_of(path: Path) -> str:
+    """Return the lower-case hex SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def load_manifest(bundle: Path, *, check_hashes: bool = True) -> Manifest:
+    """Read and validate a bundle's manifest; with `check_hashes`, every file it names must be there and unchanged.
+
+    Raises ValueError or FileNotFoundError with the file, the rule and the cure.
+    """
+    path = bundle / MANIFEST_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{bundle} is not a bundle: it holds no {MANIFEST_NAME}; `rsedge export` writes one")
+    try:
+        raw: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); export the bundle again") from error
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(raw).__name__}; export the bundle again")
+    version = raw.get("format_version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ValueError(
+            f"{path}: format_version must be a whole number from 1, got {version!r}; export the bundle again"
+        )
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"{path}: format_version is {version}, this rsedge reads up to {FORMAT_VERSION}; "
+            "update rsedge on this machine"
+        )
+    try:
+        manifest = Manifest.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "manifest"
+        raise ValueError(f"{path}: {where}: {first['msg']}, got {first['input']!r}; export the bundle again") from error
+    if check_hashes:
+        for role, file in manifest.files.items():
+            target = bundle / file.name
+            if not target.is_file():
+                raise FileNotFoundError(f"{target} is missing ({role} file of the bundle); copy the whole folder again")
+            found = sha256_of(target)
+            if found != file.sha256:
+                raise ValueError(
+                    f"{target} is damaged or was changed: SHA-256 should be {file.sha256[:12]}..., "
+                    f"got {found[:12]}...; copy the whole folder again"
+                )
+    return manifest

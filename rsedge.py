@@ -1,0 +1,350 @@
+"""The front door: reads `rsedge VERB ...`, imports that verb's folder, turns every foreseen error into one line.
+
+A verb function below only reads its options and returns the job; `run_command` runs the job outside of typer. So one
+place answers for errors, whichever typer version is installed, and `rsedge --help` imports neither torch nor NumPy.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+
+__version__ = "0.1.0"
+
+Job = Callable[[], None]
+
+OWN_FOLDERS = ("deploy", "train", "quantize", "gui", "benchmarks")
+# Import name -> the extra that brings it. rknn is not on this list: `make install` brings it, no extra can.
+EXTRA_OF = {
+    **dict.fromkeys(("torch", "onnx", "onnxruntime", "faster_coco_eval", "matplotlib", "tensorboard"), "host"),
+    **dict.fromkeys(("safetensors", "scipy", "tomli"), "host"),
+    "rknnlite": "board",
+    "PyQt5": "gui",
+}
+RKNN_CURE = "pip install --no-deps rknn-toolkit2==2.5.0"
+
+app = typer.Typer(
+    name="rsedge",
+    help=(
+        "Train a YOLOv8 detector on annotated aerial images, convert it to INT8 for the RK3588 NPU, detect with it."
+        "\n\nExamples:\n\n"
+        "$ rsedge demo\n"
+        "$ rsedge train vhr10_yolov8n --out runs/vhr10 --set data.root=data/vhr10\n"
+        "$ rsedge detect runs/vhr10 pictures/ --out runs/found\n\n"
+        "Every verb explains itself: rsedge VERB --help. Set RSEDGE_DEBUG=1 to see the traceback of an error."
+    ),
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe; may be repeated."),
+]
+DataRecipe = Annotated[
+    str, typer.Option("--data", metavar="RECIPE", help="Recipe that names the images: a path or a shipped name.")
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rsedge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def rsedge(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Carry the options that stand before the verb; the help text is given to `typer.Typer` above."""
+
+
+@app.command("train")
+def train_verb(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A TOML file, or the name of a shipped recipe.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for checkpoints, logs, plots and the bundle.")],
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in DIR.")] = False,
+) -> Job:
+    """Train a detector on a recipe's images and export it: annotations in, bundle and report out.
+
+    Examples:
+
+    $ rsedge train vhr10_yolov8n --out runs/vhr10 --set data.root=data/vhr10
+    $ rsedge train my.toml --out runs/my --set train.epochs=50 --set train.batch=8
+    $ rsedge train my.toml --out runs/my --resume
+    $ torchrun --nproc-per-node 2 -m rsedge train my.toml --out runs/my
+    """
+
+    def job() -> None:
+        from train.walk import walk
+
+        walk(recipe, out, overrides or [], resume)
+
+    return job
+
+
+@app.command()
+def data(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A TOML file, or the name of a shipped recipe.")],
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for a picture of sample images with their boxes.")
+    ] = None,
+) -> Job:
+    """Show what a recipe's annotations hold, and each problem in them with file and line.
+
+    Counts images, boxes per class and per feature level, sizes, empty images,
+    boxes outside the image and duplicates.
+
+    Examples:
+
+    $ rsedge data vhr10_yolov8n --set data.root=data/vhr10
+    $ rsedge data my.toml --out runs/my-data
+    """
+
+    def job() -> None:
+        from train.data_command import run
+
+        run(recipe, overrides or [], out)
+
+    return job
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint that `rsedge train` wrote.")],
+    out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Folder of the bundle to write.")],
+    precision: Annotated[
+        Literal["int8", "fp16"], typer.Option(help="int8 needs calibration images from a recipe.")
+    ] = "int8",
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--data", metavar="RECIPE", help="Recipe whose train split calibrates and whose val split scores."
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    half_weights: Annotated[
+        bool, typer.Option("--half-weights", help="Store the weights in the ONNX file as float16: half the size.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Score only N images, for a quick look.")
+    ] = None,
+) -> Job:
+    """Export a checkpoint to ONNX and RKNN and write the bundle that the board needs.
+
+    Examples:
+
+    $ rsedge export runs/my/checkpoint.pt --out bundles/my --data my.toml
+    $ rsedge export runs/my/checkpoint.pt --out bundles/my-fp16 --precision fp16
+    $ rsedge export runs/my/checkpoint.pt --out /tmp/my --data my.toml --limit 20
+    """
+
+    def job() -> None:
+        from train.export import run
+
+        run(checkpoint, out, precision, recipe, overrides or [], half_weights, limit)
+
+    return job
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="CHECKPOINT|BUNDLE", help="A checkpoint file or a bundle folder.")],
+    recipe: DataRecipe,
+    split: Annotated[str, typer.Option(metavar="NAME", help="Split of the recipe's images, such as val.")] = "val",
+    backend: Annotated[
+        Literal["torch", "onnx", "rknn-sim"],
+        typer.Option(help="What runs the model; rknn-sim is the vendor's simulator of the NPU."),
+    ] = "torch",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the scores to FILE as JSON.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Score only N images.")] = None,
+    overrides: Overrides = None,
+) -> Job:
+    """Score a checkpoint or a bundle: COCO mean average precision, per class and by object size.
+
+    Examples:
+
+    $ rsedge evaluate runs/my/checkpoint.pt --data my.toml
+    $ rsedge evaluate bundles/my --data my.toml --backend onnx --json onnx.json
+    $ rsedge evaluate bundles/my --data my.toml --backend rknn-sim --limit 20
+    """
+
+    def job() -> None:
+        from train.evaluate_command import run
+
+        run(model, recipe, split, backend, json_file, limit, overrides or [])
+
+    return job
+
+
+@app.command()
+def detect(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder with model files and manifest.json.")],
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE", help="Images, or folders of images.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the COCO JSON and the overlay pictures.")],
+    backend: Annotated[
+        str, typer.Option(metavar="NAME", help="What runs the model; auto takes the best one this machine has.")
+    ] = "auto",
+    score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Keep boxes that score at least this.")] = 0.25,
+    iou: Annotated[float, typer.Option(min=0.0, max=1.0, help="Overlap above which the weaker box is dropped.")] = 0.7,
+) -> Job:
+    """Find objects in images and write COCO JSON and pictures with the boxes drawn in.
+
+    Examples:
+
+    $ rsedge detect bundles/my photo.jpg --out runs/found
+    $ rsedge detect bundles/my photos/ more/ --out runs/found --score 0.4
+    """
+
+    def job() -> None:
+        from deploy.detect_command import run
+
+        run(bundle, sources, out, backend, score, iou)
+
+    return job
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for bundle, report and pictures.")] = Path(
+        "runs/demo"
+    ),
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Start from random weights, not from the shipped checkpoint.")
+    ] = False,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the drawn scenes and of the training.")] = 0,
+) -> Job:
+    """Walk the whole way on drawn aerial scenes: train, export, convert, score. Needs no data.
+
+    Examples:
+
+    $ rsedge demo
+    $ rsedge demo --out runs/demo-1 --seed 1
+    $ rsedge demo --from-scratch
+    """
+
+    def job() -> None:
+        from train.demo import run
+
+        run(out, from_scratch, seed)
+
+    return job
+
+
+VERBS = tuple(command.name or command.callback.__name__ for command in app.registered_commands if command.callback)
+
+
+def _told_in_one_line(error: BaseException) -> str | None:
+    """Return what to tell the user about a foreseen error, or None where the error is a bug."""
+    if isinstance(error, ModuleNotFoundError):
+        name = (error.name or "").split(".")[0]
+        if name in OWN_FOLDERS:
+            return f"{error.name} is missing from this installation; install rsedge again (make install)"
+        if name == "rknn":
+            return f"this needs rknn-toolkit2, which is not installed; run make install, or {RKNN_CURE}"
+        extra = EXTRA_OF.get(name)
+        cure = f'run make install, or pip install ".[{extra}]" in the clone' if extra else f"pip install {name}"
+        return f"this needs the Python package {name}, which is not installed; {cure}"
+    if isinstance(error, ImportError) and "cannot open shared object file" in str(error):
+        return f"{error}; scripts/check_system.sh names the system package that brings it"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's own class, unimported
+        why = _flat(error) or "the system gave no more"
+        return f"out of memory: {why}; use a smaller batch, image size or number of workers"
+    if isinstance(error, OSError) and error.strerror:
+        file = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        cure = {
+            errno.ENOSPC: "; free some space and run again",
+            errno.EDQUOT: "; free some space and run again",
+            errno.EACCES: "; check its owner and mode, or choose another folder",
+            errno.EROFS: "; choose a folder that can be written",
+        }.get(error.errno or 0, "")
+        return f"{file}{error.strerror}{cure}"
+    if isinstance(error, ValueError | OSError):
+        return _flat(error) or type(error).__name__
+    return None
+
+
+def _flat(error: BaseException) -> str:
+    """Join the lines of a message: some libraries explain in paragraphs, a command answers in one line."""
+    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
+def _usage_line(error: Any) -> str:
+    """Return typer's usage message as one line that ends with where to read on."""
+    context = getattr(error, "ctx", None)
+    message = " ".join(error.format_message().split())
+    wrong = getattr(error, "option_name", None)
+    if context and wrong and message.startswith("No such option"):
+        known = [name for param in context.command.params for name in param.opts]
+        near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.4)  # typer sorts its several by name
+        message = f"No such option: {wrong}" + (f". Did you mean {near[0]}?" if near else ".")
+    return f"{message} (see: {context.command_path if context else 'rsedge'} --help)"
+
+
+def _run(arguments: list[str]) -> int:
+    """Read the arguments, run the job. Returns the exit code: 0 done, 2 the user can mend it."""
+    first = next((a for a in arguments if not a.startswith("-")), "")
+    name = f"rsedge {first}" if first in VERBS else "rsedge"
+    try:
+        result = app(args=arguments or ["--help"], prog_name="rsedge", standalone_mode=False)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # typer's usage errors moved between modules; the method did not
+            raise
+        print(f"{name}: {_usage_line(error)}", file=sys.stderr)
+        return 2
+    if not callable(result):  # --help and --version return their exit code
+        return int(result or 0)
+    try:
+        result()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        line = _told_in_one_line(error)
+        if line is None or os.environ.get("RSEDGE_DEBUG"):
+            raise
+        print(f"{name}: {line}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run `rsedge` with these arguments and return its exit code.
+
+    0: done. 2: wrong usage or an error that the user can mend, told in one line on standard error. 130: stopped by
+    Ctrl-C. 141: the reader of a pipe went away. A bug raises. RSEDGE_DEBUG=1 raises errors of the second kind too.
+    """
+    try:
+        return _run(list(arguments))
+    except KeyboardInterrupt:
+        if os.environ.get("RSEDGE_DEBUG"):
+            raise
+        print("\nrsedge: stopped; what was finished is kept (train goes on with --resume)", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # `rsedge data ... | head`: the reader has seen enough. Python flushes stdout once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def main() -> NoReturn:
+    """Run `rsedge` with the process's arguments and exit: the entry point of the console script and of `-m`."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Train and export: one recipe from annotations to a bundle."""

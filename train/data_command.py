@@ -1,0 +1,37 @@
+"""Say what a recipe's annotations hold, what is wrong in them, and show some of the images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from .data_report import draw_samples, print_summary, summarise
+from .recipe import load_recipe
+from .splits import load_split
+
+
+def run(recipe_name: str, overrides: list[str], out: Path | None = None) -> Path:
+    """Print a summary of both splits; write `data.json` and a picture per split to `out`. Returns `out`.
+
+    Problems are listed, not raised: this is the command that shows them. Raises ValueError or FileNotFoundError where
+    nothing can be read.
+    """
+    recipe = load_recipe(recipe_name, overrides)
+    out = out or Path("runs") / "data" / recipe.name
+    console = Console()
+    result = {}
+    for split in ("train", "val"):
+        found = load_split(recipe, split, strict=False)
+        summary = summarise(found, recipe.train.image_size)
+        console.rule(f"{recipe.data.name or recipe.name}: {split}")
+        print_summary(summary, found.problems, console)
+        out.mkdir(parents=True, exist_ok=True)
+        picture = out / f"{split}.jpg"
+        draw_samples(found, picture)
+        console.print(f"sample images: {picture}", highlight=False, soft_wrap=True)
+        result[split] = {**summary.to_json(), "problems": [str(p) for p in found.problems]}
+    (out / "data.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    console.print(f"figures: {out / 'data.json'}", highlight=False, soft_wrap=True)
+    return out

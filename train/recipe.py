@@ -1,0 +1,227 @@
+"""Recipe: everything a training run is told, read from one TOML file and checked before any work starts."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SHIPPED = Path(__file__).parent / "recipes"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Split(_Section):
+    """One part of the data. Paths are relative to `data.root`.
+
+    annotations: COCO file, or the folder of YOLO, VOC or DOTA files. images: their folder. list_file: names to keep.
+    """
+
+    annotations: str = ""
+    images: str = "images"
+    list_file: str | None = None
+    count: Annotated[int, Field(ge=1, description="procedural only: how many scenes to draw")] = 400
+
+
+class Data(_Section):
+    """Where the annotated images are. `format` "procedural" draws them below the output folder."""
+
+    format: Literal["coco", "yolo", "voc", "dota", "procedural"]
+    root: str = "."
+    name: str = ""
+    train: Split
+    val: Split
+    class_names: list[str] | None = None
+    workers: Annotated[int, Field(ge=0, le=64)] = 2
+    cache_mb: NotNegative = 2000
+    strict: Annotated[bool, Field(description="stop at annotations that cannot be used; false leaves them out")] = True
+    seed: Annotated[int, Field(ge=0, description="procedural only: seed of the scenes")] = 0
+    terms: Annotated[str, Field(description="terms of the data, written into the model's card")] = ""
+
+
+class Model(_Section):
+    """Which network. weights: a checkpoint to start from (path, or "procedural" for the shipped one)."""
+
+    size: Literal["n", "s", "m", "l", "x"] = "n"
+    weights: str | None = None
+
+
+class Train(_Section):
+    """The loop. learning_rate is the peak after warm-up; batch is over all processes."""
+
+    image_size: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] = 512
+    epochs: Annotated[int, Field(ge=1)] = 100
+    batch: Annotated[int, Field(ge=1)] = 16
+    learning_rate: Positive = 0.001
+    final_learning_rate: Annotated[
+        float, Field(ge=0, le=1, description="last learning rate as a share of the peak")
+    ] = 0.01
+    warmup_epochs: NotNegative = 3.0
+    weight_decay: NotNegative = 0.01
+    clip_gradient: Positive = 10.0
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] = 0.9999
+    ema_ramp_steps: Positive = 500.0
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    freeze_batch_norm: bool = False
+    validate_every: Annotated[int, Field(ge=1)] = 5
+    patience: Annotated[
+        int, Field(ge=0, description="validations without a better mAP50-95 before stopping; 0: never")
+    ] = 0
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: str = "auto"
+
+
+class Augment(_Section):
+    """Chances and ranges of the random changes; 0 turns one off."""
+
+    mosaic: Share = 1.0
+    close_mosaic_epochs: Annotated[int, Field(ge=0)] = 10
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    translate: Annotated[float, Field(ge=0, le=1)] = 0.1
+    degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    shear: Annotated[float, Field(ge=0, le=45)] = 0.0
+    flip: Share = 0.5
+    quarter_turns: bool = True
+    hue: Share = 0.015
+    saturation: Share = 0.5
+    value: Share = 0.4
+    grey: Share = 0.0
+
+
+class Loss(_Section):
+    """Gains of the three terms."""
+
+    box: NotNegative = 7.5
+    cls: NotNegative = 0.5
+    dfl: NotNegative = 1.5
+
+
+class Export(_Section):
+    """What follows training. calibration_images: how many train images the toolkit sees."""
+
+    enabled: bool = True
+    precision: Literal["int8", "fp16"] = "int8"
+    calibration_images: Annotated[int, Field(ge=1, le=5000)] = 64
+    algorithm: Literal["normal", "mmse", "kl_divergence"] = "normal"
+    half_weights: bool = False
+    simulate: bool = True
+    simulate_limit: Annotated[int | None, Field(ge=1)] = None
+    processes: Annotated[int, Field(ge=1, le=16)] = 2
+
+
+class Recipe(_Section):
+    """One training run. Raises ValueError with field, rule, value and cure."""
+
+    name: str
+    data: Data
+    model: Model = Model()
+    train: Train = Train()
+    augment: Augment = Augment()
+    loss: Loss = Loss()
+    export: Export = Export()
+
+    @model_validator(mode="after")
+    def _annotations_named(self) -> Recipe:
+        if self.data.format != "procedural":
+            for split in ("train", "val"):
+                if not getattr(self.data, split).annotations:
+                    raise ValueError(
+                        f"data.{split}.annotations must name the {self.data.format} annotations, it is empty"
+                    )
+        return self
+
+
+def shipped_recipes() -> list[str]:
+    """Return the names of the recipes that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.toml"))
+
+
+def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe by path or shipped name and apply `KEY=VALUE` overrides, for instance "train.epochs=3".
+
+    Raises FileNotFoundError for an unknown recipe, ValueError for anything in it that is not right.
+    """
+    path = Path(name)
+    if not path.is_file():
+        path = SHIPPED / f"{name}.toml"
+        if not path.is_file():
+            near = difflib.get_close_matches(name, shipped_recipes(), 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            shipped = ", ".join(shipped_recipes())
+            raise FileNotFoundError(
+                f"recipe {name}: no such file, and not one of the shipped recipes ({shipped}){hint}"
+            )
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid TOML: {error}; mend that line") from error
+    raw.setdefault("name", path.stem)
+    apply_overrides(raw, overrides or [])
+    return parse_recipe(raw, str(path))
+
+
+def apply_overrides(raw: dict[str, Any], overrides: list[str]) -> None:
+    """Set each `KEY=VALUE` in a recipe given as nested dicts; the value is TOML, a bare word counts as a string."""
+    for item in overrides:
+        _override(raw, item)
+
+
+def parse_recipe(raw: dict[str, Any], origin: str) -> Recipe:
+    """Validate a recipe given as nested dicts; `origin` names it in messages."""
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise ValueError(f"{origin}: {_explain(error)}") from error
+
+
+def _override(raw: dict[str, Any], item: str) -> None:
+    key, sign, text = item.partition("=")
+    if not sign or not key:
+        raise ValueError(f"--set must look like KEY=VALUE, for instance train.epochs=3, got {item!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string: --set data.root=../images needs no quotes
+    *sections, last = key.strip().split(".")
+    place = raw
+    for section in sections:
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise ValueError(
+                f"--set {key}: {section} is a value, not a section; give its full name, for instance train.epochs"
+            )
+    place[last] = value
+
+
+def _explain(error: ValidationError) -> str:
+    """Say the first problem in one line, with the nearest right key for an unknown one."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "recipe"
+    if first["type"] == "extra_forbidden":
+        section: Any = Recipe
+        for part in first["loc"][:-1]:
+            section = section.model_fields[str(part)].annotation
+        known = list(section.model_fields)
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, 1, 0.5)
+        cure = f"did you mean {near[0]}?" if near else f"known keys here: {', '.join(known)}"
+        return f"{where} is not a key of a recipe; {cure}"
+    if first["type"] == "missing":
+        return f"{where} is missing; add it to the recipe or pass --set {where}=VALUE"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return message
+    return f"{where}: {message[0].lower()}{message[1:]}, got {first['input']!r}"

@@ -1,0 +1,133 @@
+"""Walk one recipe from annotations to a bundle: data, training, scores, ONNX, RKNN, report.
+
+Every stage leaves its result in the output folder before the next begins, so a run that was stopped continues with
+`--resume` where it was.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import distributed as dist
+
+from deploy.annotations import AnnotationSet
+
+from .checkpoint import load_checkpoint, load_weights, model_from, read_weights
+from .model import Yolov8
+from .plots import plot_training
+from .provenance import describe_run
+from .recipe import Recipe, load_recipe
+from .run_log import RunLog, read_log
+from .splits import load_both
+from .supervised import supervised_job
+from .trainer import Trainer, seed_everything
+
+ZOO = Path(__file__).resolve().parent.parent / "deploy" / "zoo"
+PROCEDURAL_WEIGHTS = ZOO / "procedural" / "weights.safetensors"
+
+
+def walk(recipe_name: str, out: Path, overrides: list[str], resume: bool, console: Console | None = None) -> Path:
+    """Train a recipe, export it, score every form and write the report. Returns the output folder.
+
+    Started by `torchrun`, each process joins the group; only the first one writes, exports and scores.
+    Raises ValueError, FileNotFoundError or OSError with one clear line.
+    """
+    recipe = load_recipe(recipe_name, overrides)
+    return walk_recipe(recipe, out, resume=resume, console=console)
+
+
+def walk_recipe(recipe: Recipe, out: Path, *, resume: bool = False, console: Console | None = None) -> Path:
+    """Do what `walk` does for a recipe that is already loaded."""
+    console = console or Console()
+    rank = _join_group()
+    try:
+        _check_folder(out, resume)
+        log = RunLog(out, console, active=rank == 0)
+        train, val = load_both(recipe)
+        log.say(
+            f"{recipe.data.name or recipe.name}: {len(train.images)} train and {len(val.images)} val images, "
+            f"{len(train.class_names)} classes"
+        )
+        _train(recipe, out, train, val, log, resume)
+        log.close()
+        if rank == 0:
+            plot_training(read_log(log.path), out / "plots")
+            _finish(recipe, out, train, val, console)
+        return out
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def starting_model(recipe: Recipe, class_count: int) -> tuple[Yolov8, str]:
+    """Build the recipe's network with its starting weights, and a line that says where they come from."""
+    seed_everything(recipe.train.seed)
+    model = Yolov8(recipe.model.size, class_count)
+    source = recipe.model.weights
+    if source is None:
+        return model, f"YOLOv8{recipe.model.size} from scratch"
+    path = PROCEDURAL_WEIGHTS if source == "procedural" else Path(source)
+    if source == "procedural" and recipe.model.size != "n":
+        raise ValueError(
+            f"model.weights = procedural fits size n only, got {recipe.model.size}; give a checkpoint, or none"
+        )
+    fresh = load_weights(model, read_weights(path), str(path), other_classes=True)
+    kept = f", {len(fresh)} class tensors new" if fresh else ""
+    return model, f"YOLOv8{recipe.model.size} from {path.name} ({source}){kept}"
+
+
+def _train(recipe: Recipe, out: Path, train: AnnotationSet, val: AnnotationSet, log: RunLog, resume: bool) -> None:
+    if resume and (out / "checkpoint.pt").is_file():
+        log.say("training was finished; going on with the export")
+        return
+    model, origin = starting_model(recipe, len(train.class_names))
+    log.say(origin)
+    describe: dict[str, Any] = {
+        "size": recipe.model.size,
+        "class_names": list(train.class_names),
+        "image_size": recipe.train.image_size,
+        "recipe": recipe.model_dump_json(),
+        "start": origin,
+        "provenance": describe_run(recipe.train.seed, recipe.data.name or recipe.name).model_dump_json(),
+    }
+    trainer = Trainer(model, recipe.train, supervised_job(recipe, train, val, describe), out, log=log)
+    if resume:
+        trainer.resume()
+        log.say(f"continuing after epoch {trainer.epoch} of {recipe.train.epochs}")
+    trainer.fit()
+    if trainer.rank == 0:
+        shutil.copyfile(out / "best.pt", out / "checkpoint.pt.part")
+        os.replace(out / "checkpoint.pt.part", out / "checkpoint.pt")
+
+
+def _finish(recipe: Recipe, out: Path, train: AnnotationSet, val: AnnotationSet, console: Console) -> None:
+    from .report import run_report
+
+    content = load_checkpoint(out / "checkpoint.pt")
+    model = model_from(content, str(out / "checkpoint.pt"))
+    run_report(recipe, content, model, train, val, out, console)
+
+
+def _check_folder(out: Path, resume: bool) -> None:
+    """Refuse to overwrite a run, or to resume one that is not there."""
+    there = (out / "last.pt").is_file()
+    if resume and not there and not (out / "checkpoint.pt").is_file():
+        raise FileNotFoundError(f"{out}: nothing to resume, it holds no last.pt; start without --resume")
+    if not resume and (there or (out / "checkpoint.pt").is_file()):
+        raise ValueError(f"{out} already holds a run; continue it with --resume, or choose another --out")
+
+
+def _join_group() -> int:
+    """Join the processes that torchrun started and return this one's rank; 0 when alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+        return 0
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group(backend)
+    return dist.get_rank()
