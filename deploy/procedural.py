@@ -177,6 +177,7 @@ def write_dataset(
     seed: int,
     size_hw: tuple[int, int] = (512, 512),
     split: str = "train",
+    objects: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write `count` scenes as JPEG files with COCO annotations; return root/annotations/SPLIT.json.
@@ -184,7 +185,7 @@ def write_dataset(
     Images are root/images/SPLIT_00001.jpg and so on; file_name in the JSON is relative to root/images, category ids
     start at 1.
     Scene k has seed `seed * 1_000_003 + k`. A killed run is repeated from the start; a finished one with the same
-    parameters is left as it is. progress: called with (done, count).
+    parameters is left as it is. objects: at most so many on a scene. progress: called with (done, count).
     Raises ValueError for a count below 1, OSError where a file cannot be written.
     """
     if count < 1:
@@ -197,6 +198,7 @@ def write_dataset(
         "count": count,
         "seed": seed,
         "size_hw": list(size_hw),
+        "objects": objects,
         "classes": CLASS_NAMES,
     }
     names = [f"{split}_{k:05d}.jpg" for k in range(1, count + 1)]
@@ -211,7 +213,7 @@ def write_dataset(
         "categories": [{"id": k + 1, "name": name} for k, name in enumerate(CLASS_NAMES)],
     }
     for k, name in enumerate(names):
-        scene = draw_scene(seed * 1_000_003 + k, size_hw)
+        scene = draw_scene(seed * 1_000_003 + k, size_hw, objects=_limit(objects, seed, k))
         _replace(images / name, _encode_jpeg(scene.image, 92, images / name))
         h, w = scene.image.shape[:2]
         document["images"].append({"id": k + 1, "file_name": name, "width": w, "height": h})
@@ -226,6 +228,13 @@ def write_dataset(
     _replace(target, json.dumps(document).encode())
     _replace(marker, json.dumps(parameters).encode())
     return target
+
+
+def _limit(objects: int | None, seed: int, k: int) -> int | None:
+    """Keep a few scenes empty also where a limit is given, as `draw_scene` does by itself."""
+    if objects is None:
+        return None
+    return 0 if np.random.default_rng((seed, k)).random() < _EMPTY_SHARE else objects
 
 
 def _encode_jpeg(image: np.ndarray, quality: int, path: Path) -> bytes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,9 +77,6 @@ def run(
     train, val = load_both(told)
     check_classes(content, val, str(checkpoint))
     out.mkdir(parents=True, exist_ok=True)
-    if checkpoint.resolve() != (out / "checkpoint.pt").resolve():
-        shutil.copyfile(checkpoint, out / "checkpoint.pt.part")
-        os.replace(out / "checkpoint.pt.part", out / "checkpoint.pt")
     result = build_bundle(told, content, model, train, val, out, console, limit=limit)
     write_report(told, content, result, val, out, console)
     return out

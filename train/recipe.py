@@ -50,6 +50,7 @@ class Data(_Section):
     cache_mb: NotNegative = 2000
     strict: Annotated[bool, Field(description="stop at annotations that cannot be used; false leaves them out")] = True
     seed: Annotated[int, Field(ge=0, description="procedural only: seed of the scenes")] = 0
+    objects: Annotated[int | None, Field(ge=0, description="procedural only: at most so many on a scene")] = 60
     terms: Annotated[str, Field(description="terms of the data, written into the model's card")] = ""
 
 

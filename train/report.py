@@ -21,6 +21,7 @@ from deploy.metrics import Accuracy
 from deploy.overlay import draw_boxes
 from deploy.sinks import write_image
 
+from .card import write_card
 from .checkpoint import write_atomically
 from .evaluate import layout_for, score, torch_infer
 from .export import BundleResult, build_bundle
@@ -84,6 +85,7 @@ def write_report(
     }
     report["files"] = {f.name: (out / f.name).stat().st_size for f in result.manifest.files.values()}
     report["overlays"] = _overlays(result, val, out)
+    write_card(result.manifest, report, out)
     _write(report, out)
     _print_table(report, out, console)
 

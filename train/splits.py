@@ -75,5 +75,7 @@ def _draw(data: Data, part: Split, split: str, size: int, progress: Progress | N
     # Different seeds for the two splits, far apart: no scene of one may appear in the other.
     seed = data.seed * 2_000_003 + (1_000_000_007 if split == "val" else 0)
     folder = Path(data.root) / f"{split}_{size}px_seed{data.seed}_{part.count}"
-    write_dataset(folder, part.count, seed=seed, size_hw=(size, size), split=split, progress=progress)
+    write_dataset(
+        folder, part.count, seed=seed, size_hw=(size, size), split=split, objects=data.objects, progress=progress
+    )
     return read_annotations("coco", annotations=folder / "annotations" / f"{split}.json", images=folder / "images")

@@ -16,7 +16,7 @@ class OnnxBackend:
 
     threads: intra-operator threads; 0 lets ONNX Runtime use every core. Raises ValueError where the file is no ONNX
     model, or its inputs and outputs are not those of the manifest; ValueError with the cure where onnxruntime is
-    missing.
+    missing. The manifest's mean and std are those of the network's channels, in the network's channel order.
     """
 
     name = "onnx"

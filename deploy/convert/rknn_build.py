@@ -265,6 +265,9 @@ def _head_files(
         if count:
             dtype = np.int8 if name in scales else np.float32
             np.lib.format.open_memmap(files[name], "w+", dtype, (count, *shape[1:])).flush()
+            # A full disk must be an OSError here, not a bus error in the child that writes into the map.
+            with open(files[name], "r+b") as handle:
+                os.posix_fallocate(handle.fileno(), 0, files[name].stat().st_size)
     return files
 
 

@@ -64,7 +64,9 @@ class _Child:
                 name = signal.Signals(-status).name
             except ValueError:
                 name = str(-status)
-            raise ChildFailed(f"rknn-toolkit2 was stopped by signal {name} (its own abort, or too little memory)")
+            raise ChildFailed(
+                f"rknn-toolkit2 was stopped by signal {name} (its own abort, too little memory, or a full disk)"
+            )
         path = self.folder / RESULT_NAME
         if not path.is_file():
             raise ChildFailed(f"the converter's process ended with status {status} and left no result")

@@ -29,7 +29,6 @@ class RKNN:
         return -1 if MODE == "load -1" else 0
 
     def hybrid_quantization_step1(self, dataset):
-        Path("pid").write_text(str(os.getpid()))
         if pid_file := os.environ.get("FAKE_RKNN_PID"):
             Path(pid_file + ".part").write_text(str(os.getpid()))
             os.replace(pid_file + ".part", pid_file)

@@ -1,0 +1,182 @@
+"""The whole walk on a few small drawn scenes: annotations in, bundle out, and each command on what it left."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from deploy.detect_command import run as detect
+from deploy.manifest import load_manifest
+from train.checkpoint import load_checkpoint
+from train.evaluate_command import run as evaluate
+from train.export import run as export
+from train.recipe import parse_recipe
+from train.walk import walk, walk_recipe
+
+SIZE = 96
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("walk")
+    recipe_file = folder / "small.toml"
+    recipe_file.write_text(
+        f"""
+        [data]
+        format = "procedural"
+        root = "{folder / "scenes"}"
+        workers = 0
+        train.count = 10
+        val.count = 9
+        [train]
+        image_size = {SIZE}
+        epochs = 1
+        batch = 4
+        precision = "float32"
+        [export]
+        calibration_images = 6
+        """
+    )
+    out = walk(str(recipe_file), folder / "run", [], False, Console(quiet=True))
+    return folder, recipe_file, out
+
+
+def test_everything_is_there(walked):
+    _, _, out = walked
+    wanted = (
+        "checkpoint.pt model.onnx model.rknn manifest.json layers.json convert.log report.json report.md overlays.jpg"
+    )
+    for name in [*wanted.split(), "plots/losses.png", "plots/map.png", "log.jsonl"]:
+        assert (out / name).stat().st_size > 0, name
+    assert not list(out.rglob("*.part"))
+
+
+def test_the_report_keeps_its_names(walked):
+    report = json.loads((walked[2] / "report.json").read_text())
+    for form in ("torch", "onnx", "rknn_sim"):
+        assert 0 <= report["accuracy"][form]["map50_95"] <= report["accuracy"][form]["map50"] <= 1
+    assert report["accuracy"]["torch"]["map50"] == pytest.approx(report["accuracy"]["onnx"]["map50"], abs=1e-3)
+    assert report["rknn"]["layers_int8"] == report["rknn"]["layers"] > 90
+    assert report["rknn"]["layers_cpu"] == 0
+    assert max(d["max_abs"] for d in report["onnx"]["difference_to_torch"].values()) < 1e-3
+    assert {"commit", "machine", "seed", "versions"} <= report["provenance"].keys()
+
+
+def test_the_manifest_describes_the_files(walked):
+    manifest = load_manifest(walked[2])
+    assert manifest.input_hw == (SIZE, SIZE)
+    assert [h.stride for h in manifest.heads] == [8, 16, 32]
+    assert all(h.box_scale and h.class_scale for h in manifest.heads)
+    assert manifest.accuracy.keys() == {"torch", "onnx", "rknn_sim"}
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnx", "rknn-sim"])
+def test_evaluate_repeats_the_figures_of_the_report(walked, backend, tmp_path):
+    _, recipe_file, out = walked
+    report = json.loads((out / "report.json").read_text())
+    name = backend.replace("-", "_")
+    evaluate(out, str(recipe_file), "val", backend, tmp_path / "e.json")
+    found = json.loads((tmp_path / "e.json").read_text())["accuracy"][name]
+    assert found["map50_95"] == pytest.approx(report["accuracy"][name]["map50_95"], abs=1e-6)
+
+
+def test_evaluate_refuses_what_does_not_fit(walked, tmp_path):
+    _, recipe_file, out = walked
+    with pytest.raises(ValueError, match="backend must be one of"):
+        evaluate(out, str(recipe_file), "val", "tflite")
+    with pytest.raises(ValueError, match="needs a bundle"):
+        evaluate(out / "checkpoint.pt", str(recipe_file), "val", "onnx")
+    with pytest.raises(FileNotFoundError, match="no such checkpoint or bundle"):
+        evaluate(tmp_path / "nothing", str(recipe_file))
+    with pytest.raises(ValueError, match="split must be train or val"):
+        evaluate(out, str(recipe_file), "test", "onnx")
+
+
+def test_detect_writes_coco_and_overlays(walked, tmp_path):
+    folder, _, out = walked
+    images = sorted((folder / "scenes").rglob("val_*.jpg"))[:3]
+    path = detect(out, [images[0], images[1].parent], tmp_path / "found", "onnx", 0.01)
+    content = json.loads(path.read_text())
+    assert len(content["images"]) == 10  # one by name, nine in the folder
+    assert len(list((tmp_path / "found" / "overlays").glob("*.jpg"))) == 10
+    assert [c["id"] for c in content["categories"]] == [1, 2, 3, 4, 5]
+    for row in content["annotations"]:
+        x, y, w, h = row["bbox"]
+        assert x >= 0
+        assert y >= 0
+        assert x + w <= SIZE + 0.02
+        assert y + h <= SIZE + 0.02
+        assert 0.01 <= row["score"] <= 1
+
+
+def test_a_finished_run_is_not_overwritten_but_its_export_can_be_repeated(walked, tmp_path):
+    _, recipe_file, out = walked
+    with pytest.raises(ValueError, match="already holds a run; continue it with --resume"):
+        walk(str(recipe_file), out, [], False, Console(quiet=True))
+    with pytest.raises(FileNotFoundError, match="nothing to resume"):
+        walk(str(recipe_file), tmp_path / "empty", [], True, Console(quiet=True))
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("checkpoint.pt", "last.pt", "log.jsonl"):
+        shutil.copy(out / name, copy / name)
+    walk(str(recipe_file), copy, [], True, Console(quiet=True))
+    assert load_manifest(copy).precision == "int8"
+
+
+def test_export_to_float16_from_the_checkpoint_alone(walked, tmp_path):
+    _, _, out = walked
+    bundle = export(out / "checkpoint.pt", tmp_path / "fp16", "fp16", None, [], True, 4)
+    manifest = load_manifest(bundle)
+    assert manifest.precision == "fp16"
+    assert manifest.heads[0].box_scale is None
+    assert (bundle / "model.onnx").stat().st_size < 0.6 * (out / "model.onnx").stat().st_size
+    report = json.loads((bundle / "report.json").read_text())
+    assert report["data"]["images"] == 4
+    assert report["rknn"]["layers_int8"] == 0
+    with pytest.raises(ValueError, match="is a training run's folder"):
+        export(out / "checkpoint.pt", out)
+
+
+def test_classes_that_differ_are_named(walked):
+    _, recipe_file, out = walked
+    content = load_checkpoint(out / "checkpoint.pt")
+    assert content["class_names"][0] == "airplane"
+    bad = recipe_file.with_name("bad.toml")
+    other = recipe_file.parent / "other"
+    (other / "images").mkdir(parents=True, exist_ok=True)
+    import cv2
+
+    cv2.imwrite(str(other / "images" / "a.png"), np.zeros((40, 40, 3), np.uint8))
+    coco = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 40}],
+        "categories": [{"id": 1, "name": "kite"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9]}],
+    }
+    (other / "a.json").write_text(json.dumps(coco))
+    part = {"annotations": "a.json", "images": "images"}
+    raw = {"name": "bad", "data": {"format": "coco", "root": str(other), "train": part, "val": part}}
+    bad.write_text(
+        f'[data]\nformat = "coco"\nroot = "{other}"\n'
+        '[data.train]\nannotations = "a.json"\n[data.val]\nannotations = "a.json"\n'
+    )
+    parse_recipe(raw, "test")
+    with pytest.raises(ValueError, match=r"was trained on the classes .*the data has \['kite'\]"):
+        evaluate(out, str(bad), "val", "torch")
+
+
+def test_bad_annotations_stop_before_any_work(tmp_path):
+    (tmp_path / "images").mkdir()
+    coco = {
+        "images": [{"id": 1, "file_name": "gone.png", "width": 40, "height": 40}],
+        "categories": [{"id": 1, "name": "kite"}],
+        "annotations": [],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(coco))
+    part = {"annotations": "a.json", "images": "images"}
+    recipe = parse_recipe(
+        {"name": "x", "data": {"format": "coco", "root": str(tmp_path), "train": part, "val": part}}, "x"
+    )
+    with pytest.raises(ValueError, match=r"gone\.png.*data\.strict=false"):
+        walk_recipe(recipe, tmp_path / "out", console=Console(quiet=True))
