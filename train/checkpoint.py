@@ -65,6 +65,10 @@ def _read(path: Path) -> Any:
             return load_file(path)
         except SafetensorError as error:
             raise ValueError(f"{path}: damaged safetensors file ({error}); copy it again") from error
+    # torch's own words for a text file or a torn copy are those for a dangerous pickle: tell the two apart first.
+    with open(path, "rb") as handle:
+        if handle.read(2) not in (b"PK", b"\x80\x02", b"\x80\x04"):
+            raise ValueError(f"{path}: damaged or not a torch checkpoint; copy it again or use another")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

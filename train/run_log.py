@@ -39,7 +39,7 @@ class RunLog:
     def say(self, text: str) -> None:
         """Print one line."""
         if self.active:
-            self.console.print(text, highlight=False)
+            self.console.print(text, highlight=False, soft_wrap=True)
 
     @contextmanager
     def steps(self, epoch: int, epochs: int, count: int) -> Iterator[Callable[[dict[str, float]], None]]:

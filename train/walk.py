@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import distributed as dist
 
 from deploy.annotations import AnnotationSet
@@ -48,7 +51,8 @@ def walk_recipe(recipe: Recipe, out: Path, *, resume: bool = False, console: Con
     try:
         _check_folder(out, resume)
         log = RunLog(out, console, active=rank == 0)
-        train, val = load_both(recipe)
+        with drawing_bar(console, shown=rank == 0) as progress:
+            train, val = load_both(recipe, progress)
         log.say(
             f"{recipe.data.name or recipe.name}: {len(train.images)} train and {len(val.images)} val images, "
             f"{len(train.class_names)} classes"
@@ -103,6 +107,21 @@ def _train(recipe: Recipe, out: Path, train: AnnotationSet, val: AnnotationSet, 
     if trainer.rank == 0:
         shutil.copyfile(out / "best.pt", out / "checkpoint.pt.part")
         os.replace(out / "checkpoint.pt.part", out / "checkpoint.pt")
+
+
+@contextmanager
+def drawing_bar(console: Console, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show how far the drawing of procedural scenes is; reading annotations never calls it."""
+    columns = (TextColumn("drawing scenes"), BarColumn(bar_width=28), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
+        task: list[Any] = []
+
+        def advance(done: int, total: int) -> None:
+            if not task:
+                task.append(bar.add_task("", total=total))
+            bar.update(task[0], completed=done, total=total)
+
+        yield advance
 
 
 def _finish(recipe: Recipe, out: Path, train: AnnotationSet, val: AnnotationSet, console: Console) -> None:

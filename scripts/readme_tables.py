@@ -1,0 +1,117 @@
+"""Fill the tables of README.md from the results that are committed: `python scripts/readme_tables.py [--check]`.
+
+No figure of the README is typed by hand. `--check` changes nothing and exits with 1 where a table is not what the
+results say.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+FORMS = {"torch": "float (torch)", "onnx": "ONNX Runtime", "rknn_sim": "**INT8 `.rknn`, vendor's simulator**"}
+
+
+def accuracy_table(report: dict[str, Any]) -> list[str]:
+    """Return the lines for a report.json: what was run, its scores, where they come from."""
+    source, training, rknn = report["provenance"], report["training"], report["rknn"]
+    lines = [
+        f"| {report['model']}, {report['image_size']} x {report['image_size']}, {report['data']['images']} "
+        f"{report['data']['split']} images of {report['data']['name']} | mAP50 | mAP50-95 |",
+        "| --- | --- | --- |",
+    ]
+    for name, row in report["accuracy"].items():
+        lines.append(f"| {FORMS[name]} | {100 * row['map50']:.1f} | {100 * row['map50_95']:.1f} |")
+    lines += [
+        "",
+        f"{rknn['layers_int8']} of {rknn['layers']} layers INT8 on the NPU, {rknn['layers_cpu']} on the CPU, "
+        f"{rknn['cycles'] / 1e6:.2f} M cycles by the compiler's table; "
+        f"{rknn['calibration_images']} calibration images. "
+        f"Trained {training['epochs']} epochs in {training['minutes']:.0f} minutes on {source['machine']}; "
+        f"commit {source['commit']}, seed {source['seed']}.",
+    ]
+    return lines
+
+
+def start_table(reports: list[dict[str, Any]]) -> list[str]:
+    """Return the lines that compare starting weights: same recipe, same epochs."""
+    first = reports[0]
+    lines = [
+        f"Does it help to start from drawn scenes? The same short run ({first['training']['epochs']} epochs at "
+        f"{first['image_size']} x {first['image_size']}, one seed, float):",
+        "",
+        "| start | mAP50 | mAP50-95 |",
+        "| --- | --- | --- |",
+    ]
+    for report in reports:
+        row = report["accuracy"]["torch"]
+        start = "from scratch" if report["recipe"]["model"]["weights"] == "none" else "from procedural weights"
+        lines.append(f"| {start} | {100 * row['map50']:.1f} | {100 * row['map50_95']:.1f} |")
+    return lines
+
+
+def postprocess_table(result: dict[str, Any]) -> list[str]:
+    """Return the lines for the JSON document of `python -m benchmarks.postprocess_speed`."""
+    rows = result["results"]
+    lines = [
+        "| ms per image, 10 classes, 512 x 512 |" + "".join(f" {row['objects']} objects |" for row in rows),
+        "| --- |" + " --- |" * len(rows),
+    ]
+    for key in [key for key in rows[0] if key.endswith("_ms")]:
+        name = key.removesuffix("_ms").replace("_", " ")
+        lines.append(f"| {name} |" + "".join(f" {row[key]:.3f} |" for row in rows))
+    origin = f"{result['machine']}, commit {result['commit'][:12]}"
+    return [*lines, "", f"Medians of {result['rounds']} interleaved rounds, {origin}; `make bench` repeats it."]
+
+
+def sections() -> dict[str, list[str]]:
+    """Return the lines of each marked section whose results are there."""
+    found: dict[str, list[str]] = {}
+    results = ROOT / "results"
+
+    def load(name: str) -> Any:
+        return json.loads((results / name).read_text(encoding="utf-8"))
+
+    if (results / "vhr10_yolov8n.json").is_file():
+        found["vhr10"] = accuracy_table(load("vhr10_yolov8n.json"))
+        starts = [results / f"vhr10_start_{name}.json" for name in ("procedural", "scratch")]
+        if all(path.is_file() for path in starts):
+            found["vhr10"] += ["", *start_table([load(path.name) for path in starts])]
+    if (results / "demo.json").is_file():
+        found["demo"] = accuracy_table(load("demo.json"))
+    if (results / "postprocess_speed.json").is_file():
+        found["postprocess"] = postprocess_table(load("postprocess_speed.json"))
+    return found
+
+
+def filled(text: str) -> str:
+    """Return the README with every marked section replaced."""
+    for name, lines in sections().items():
+        body = "\n".join(["", *lines, ""])
+        pattern = re.compile(rf"(<!-- results:{name} -->\n).*?(<!-- /results:{name} -->)", re.DOTALL)
+        if not pattern.search(text):
+            raise ValueError(f"README.md has no section <!-- results:{name} -->; put the two marks back")
+        start, end = f"<!-- results:{name} -->\n", f"<!-- /results:{name} -->"
+        text = pattern.sub(lambda _, block=start + body + "\n" + end: block, text)  # type: ignore[misc]
+    return text
+
+
+def main() -> int:
+    """Fill or check the README."""
+    path = ROOT / "README.md"
+    old = path.read_text(encoding="utf-8")
+    new = filled(old)
+    if "--check" in sys.argv[1:]:
+        if new != old:
+            print("README.md: a table differs from results/; run python scripts/readme_tables.py", file=sys.stderr)
+        return int(new != old)
+    path.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
