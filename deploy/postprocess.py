@@ -151,7 +151,13 @@ class PostProcessor:
         results = []
         for i, rows in enumerate(per_image):
             xyxy = boxes.take(rows, axis=1).T
-            xyxy = np.ascontiguousarray(xyxy) if letterboxes is None else letterboxes[i].to_image(xyxy)
+            if letterboxes is None:
+                xyxy = np.ascontiguousarray(xyxy)
+            else:
+                xyxy = letterboxes[i].to_image(xyxy)
+                seen = (xyxy[:, 2:] > xyxy[:, :2]).all(axis=1)
+                if not seen.all():  # a box in the padding alone shows nothing of the image
+                    xyxy, rows = xyxy[seen], rows[seen]
             results.append(Detections(xyxy, score.take(rows), class_id.take(rows)))
         return results
 
