@@ -81,8 +81,10 @@ def starting_model(recipe: Recipe, class_count: int) -> tuple[Yolov8, str]:
             f"model.weights = procedural fits size n only, got {recipe.model.size}; give a checkpoint, or none"
         )
     fresh = load_weights(model, read_weights(path), str(path), other_classes=True)
+    # Only the file's name: the line goes into cards, and folders of one machine do not belong there.
+    told = "the shipped procedural weights" if source == "procedural" else path.name
     kept = f", {len(fresh)} class tensors new" if fresh else ""
-    return model, f"YOLOv8{recipe.model.size} from {path.name} ({source}){kept}"
+    return model, f"YOLOv8{recipe.model.size} from {told}{kept}"
 
 
 def _train(recipe: Recipe, out: Path, train: AnnotationSet, val: AnnotationSet, log: RunLog, resume: bool) -> None:
