@@ -1,8 +1,8 @@
 """Keep a finished run in the repository: its report in results/, its bundle in deploy/zoo/.
 
 `python scripts/ship_bundle.py RUN --result FILE.json [--zoo NAME] [--weights]`. Copies what the board needs, and
-nothing that may hold an image of the data (overlays, samples) or a path of this machine. `--weights` adds the weights in half
-precision, to start other trainings from. Refuses a zoo of more than 30 MB.
+nothing that may hold an image of the data (overlays, samples) or a path of this machine. `--weights` adds the
+weights in half precision, to start other trainings from. Refuses a zoo of more than 30 MB.
 """
 
 from __future__ import annotations
