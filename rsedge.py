@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -343,6 +344,8 @@ def run_command(arguments: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """Run `rsedge` with the process's arguments and exit: the entry point of the console script and of `-m`."""
+    # SIGTERM as an exception, so that temporary folders and child processes go with the command.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(run_command(sys.argv[1:]))
 
 

@@ -22,14 +22,14 @@ def run(
     what was found before is written first. Raises ValueError, FileNotFoundError or OSError.
     """
     for name, value in (("--score", score), ("--iou", iou)):
-        if not 0 < value < 1:
-            raise ValueError(f"{name} must lie between 0 and 1, got {value}")
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be between 0 and 1, got {value}")
     console = Console()
     paths = [path for source in sources for path in list_images(source)]
-    detector = open_detector(bundle, backend, score_threshold=score, iou_threshold=iou)
-    names = detector.manifest.class_names
     overlays = out / "overlays"
     overlays.mkdir(parents=True, exist_ok=True)
+    detector = open_detector(bundle, backend, score_threshold=score, iou_threshold=iou)
+    names = detector.manifest.class_names
     sink = CocoSink(out / "detections.json", names, {"bundle": detector.manifest.name, "score": score, "iou": iou})
     taken: set[str] = set()
     counts = [0] * len(names)
@@ -43,7 +43,8 @@ def run(
                 counts[class_id] += 1
     finally:
         detector.close()
-        sink.close()
+        if sink.count:  # a run that failed on its first image leaves the result of an earlier one alone
+            sink.close()
     seen = ", ".join(f"{n} {name}" for name, n in zip(names, counts, strict=True) if n) or "nothing"
     console.print(f"{len(paths)} images, {sum(counts)} boxes: {seen}", highlight=False)
     console.print(f"wrote {sink.path} and {overlays}", highlight=False, soft_wrap=True)

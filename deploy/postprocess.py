@@ -25,6 +25,9 @@ from .nms import nms
 
 Scale = tuple[float, int]
 
+# Up to so many candidates in a batch, one suppression over all images costs less than one call for each.
+_JOINT_LIMIT = 1024
+
 
 @dataclass(frozen=True)
 class HeadLayout:
@@ -145,11 +148,8 @@ class PostProcessor:
             chosen = _best_per_image(score, image, batch, self.max_candidates)
             boxes, class_id, score = boxes.take(chosen, axis=1), class_id.take(chosen), score.take(chosen)
             image = image if image is None else image.take(chosen)
-        group = class_id if image is None else class_id + image * self.layout.class_count
-        kept = nms(boxes.T, score, group, self.iou_threshold, self.max_detections if image is None else None)
-        per_image = [kept] if image is None else self._split(kept, image, batch)
         results = []
-        for i, rows in enumerate(per_image):
+        for i, rows in enumerate(self._suppress(boxes, score, class_id, image, batch)):
             xyxy = boxes.take(rows, axis=1).T
             if letterboxes is None:
                 xyxy = np.ascontiguousarray(xyxy)
@@ -160,6 +160,29 @@ class PostProcessor:
                     xyxy, rows = xyxy[seen], rows[seen]
             results.append(Detections(xyxy, score.take(rows), class_id.take(rows)))
         return results
+
+    def _suppress(
+        self, boxes: np.ndarray, score: np.ndarray, class_id: np.ndarray, image: np.ndarray | None, batch: int
+    ) -> list[np.ndarray]:
+        """Return the kept rows of each image, best score first: boxes (4, n), score, class_id and image (n,)."""
+        if image is None:
+            return [nms(boxes.T, score, class_id, self.iou_threshold, self.max_detections)]
+        if len(score) <= _JOINT_LIMIT:
+            group = class_id + image * self.layout.class_count
+            return self._split(nms(boxes.T, score, group, self.iou_threshold), image, batch)
+        # With many candidates the limit per image is what saves time, and one call over the batch could not use it.
+        kept = []
+        for i in range(batch):
+            rows = (image == i).nonzero()[0]
+            own = nms(
+                boxes.take(rows, axis=1).T,
+                score.take(rows),
+                class_id.take(rows),
+                self.iou_threshold,
+                self.max_detections,
+            )
+            kept.append(rows.take(own))
+        return kept
 
     def _check(self, heads: Sequence[np.ndarray], letterboxes: Sequence[Letterbox] | None) -> tuple[int, bool]:
         """Validate the heads; return the batch size and whether they are int8."""

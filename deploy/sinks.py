@@ -29,6 +29,11 @@ class CocoSink:
         self._categories = [{"id": i, "name": name} for i, name in enumerate(class_names, 1)]
         self._info = info or {}
 
+    @property
+    def count(self) -> int:
+        """Images taken so far."""
+        return len(self._images)
+
     def add(self, file_name: str, size_hw: tuple[int, int], detections: Detections) -> None:
         """Take the detections of one image; boxes are in its pixels."""
         image_id = len(self._images) + 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,9 @@ from deploy.backends.onnx_runtime import OnnxBackend
 from deploy.backends.rknn_simulator import RknnSimulatorBackend, SimulatedHeads
 from deploy.convert.calibration import choose_calibration, letterbox_images
 from deploy.convert.onnx_export import compare_with_torch, export_onnx, output_names
-from deploy.convert.rknn_build import RknnBuild, build_rknn
+from deploy.convert.rknn_build import LOG_NAME, RknnBuild, build_rknn
 from deploy.letterbox import PAD_VALUE, Letterbox
-from deploy.manifest import Calibration, Head, Manifest, ModelFile, Provenance, sha256_of
+from deploy.manifest import MANIFEST_NAME, Calibration, Head, Manifest, ModelFile, Provenance, sha256_of
 from deploy.metrics import Accuracy
 from deploy.postprocess import HeadLayout
 
@@ -118,18 +120,38 @@ def build_bundle(
     """Write model.onnx, model.rknn, layers.json, convert.log and manifest.json into `out`; score all three forms.
 
     The `.rknn` is made from the very ONNX file of the bundle. limit: score only the first images, all forms the same.
+    Everything is made in a folder beside and moved at the end, the manifest last: an export that fails or is stopped
+    leaves an earlier bundle in `out` as it was (but for convert.log, which tells why).
     """
+    with TemporaryDirectory(prefix=".building-", dir=out, ignore_cleanup_errors=True) as scratch:
+        result = _build(recipe, content, model, train, val, Path(scratch), out, console, limit)
+        for path in sorted(Path(scratch).iterdir(), key=lambda path: path.name == MANIFEST_NAME):
+            os.replace(path, out / path.name)
+    return result
+
+
+def _build(
+    recipe: Recipe,
+    content: dict[str, Any],
+    model: Yolov8,
+    train: AnnotationSet,
+    val: AnnotationSet,
+    scratch: Path,
+    out: Path,
+    console: Console,
+    limit: int | None,
+) -> BundleResult:
     config, size = recipe.export, content["image_size"]
     images = val.images[: limit or recipe.export.simulate_limit]
     inputs = LetterboxCache(images, (size, size), recipe.data.cache_mb)
-    export_onnx(model, out / ONNX_NAME, (size, size), half_weights=config.half_weights)
+    export_onnx(model, scratch / ONNX_NAME, (size, size), half_weights=config.half_weights)
     sample = [pixels for pixels, _ in _first(inputs, COMPARED_IMAGES)]
-    difference = compare_with_torch(model, out / ONNX_NAME, sample)
+    difference = compare_with_torch(model, scratch / ONNX_NAME, sample)
     calibration = calibration_images(recipe, train, size) if config.precision == "int8" else None
     with conversion_bars(console) as progress:
         build = build_rknn(
-            out / ONNX_NAME,
-            out,
+            scratch / ONNX_NAME,
+            scratch,
             precision=config.precision,
             calibration=calibration,
             evaluate=(lambda: (pixels for pixels, _ in inputs)) if config.simulate else None,
@@ -137,14 +159,15 @@ def build_bundle(
             processes=config.processes,
             progress=progress,
             rknn_name=RKNN_NAME,
+            log_path=out / LOG_NAME,
         )
     provenance = describe_run(recipe.train.seed, recipe.data.name or recipe.name)
-    manifest = _manifest(recipe, content, out, build, provenance)
-    accuracy = _score_forms(model, manifest, build.simulated, out, images, inputs, val.class_names, console)
+    manifest = _manifest(recipe, content, scratch, build, provenance)
+    accuracy = _score_forms(model, manifest, build.simulated, scratch, images, inputs, val.class_names, console)
     told = f"{recipe.data.name or recipe.name}, {len(images)} val images"
     summary = {k: {"map50": a.map50, "map50_95": a.map50_95} for k, a in accuracy.items()}
     manifest = manifest.model_copy(update={"accuracy": summary, "accuracy_data": told})
-    manifest.save(out)
+    manifest.save(scratch)
     return BundleResult(manifest, accuracy, difference, build, len(images))
 
 

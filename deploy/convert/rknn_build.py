@@ -78,6 +78,7 @@ def build_rknn(
     mean: Sequence[float] = (0.0, 0.0, 0.0),
     std: Sequence[float] = (255.0, 255.0, 255.0),
     rknn_name: str = "model.rknn",
+    log_path: Path | None = None,
 ) -> RknnBuild:
     """Convert an ONNX model and simulate it.
 
@@ -86,7 +87,7 @@ def build_rknn(
     its images one by one, letterboxed; needed for "int8". evaluate: letterboxed images to simulate (array, iterator,
     function that returns one, or the path of an .npy), at most `limit`. processes: children that simulate side by
     side, 0.1 to 0.2 s an image of 512 x 512 each. progress: called with (phase, done, total), phases "calibrate",
-    "compile", "score". timeout_s: for each child.
+    "compile", "score". timeout_s: for each child. log_path: another place for convert.log.
 
     Raises ConversionError with the cause and the log's path, ValueError for wrong arguments, OSError for a full disk.
     """
@@ -94,7 +95,7 @@ def build_rknn(
     outputs = output_shapes(onnx_path)
     input_hw = _input_hw(onnx_path, mean, std)
     out_dir.mkdir(parents=True, exist_ok=True)
-    log_path = out_dir / LOG_NAME
+    log_path = log_path or out_dir / LOG_NAME
     logs: list[str] = []
     # Blanks in the path are fine: every path that the toolkit splits at blanks is relative.
     with tempfile.TemporaryDirectory(prefix="rsedge-convert-", ignore_cleanup_errors=True) as scratch_name:

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deploy import postprocess
 from deploy.detections import Detections
 from deploy.letterbox import Letterbox
 from deploy.manifest import Head, Manifest, TensorScale
@@ -146,6 +147,16 @@ def test_batch_equals_singles(quantised, multi_label):
     assert_same(process(heads, boxes), singles, atol=1e-4)
     assert len(singles[2]) == 0
     assert max(map(len, process(heads))) == 30  # the limit was at work, before boxes in the padding are left out
+
+
+def test_a_crowded_batch_equals_singles_and_the_oracle():
+    layout = layout_of()
+    heads = draw_heads(layout, 5, 11, mean=-1.0)
+    process = PostProcessor(layout, score_threshold=0.001, multi_label=True, max_detections=40)
+    assert sum(head[:, :].size for head in heads[1::2]) > 2 * postprocess._JOINT_LIMIT  # suppressed image by image
+    found = process(heads)
+    assert_same(found, [process([head[i : i + 1] for head in heads])[0] for i in range(5)], atol=1e-4)
+    assert_same(found, oracle(heads, layout, None, 0.001, 0.7, True, max_detections=40))
 
 
 def test_probabilities_are_taken_as_they_are():
