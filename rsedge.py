@@ -149,7 +149,7 @@ def export(
 
     $ rsedge export runs/my/checkpoint.pt --out bundles/my --data my.toml
     $ rsedge export runs/my/checkpoint.pt --out bundles/my-fp16 --precision fp16
-    $ rsedge export runs/my/checkpoint.pt --out runs/quick --data my.toml --limit 20
+    $ rsedge export runs/my/checkpoint.pt --out quick --data my.toml --limit 20
     """
 
     def job() -> None:
