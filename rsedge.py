@@ -127,8 +127,8 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint that `rsedge train` wrote.")],
     out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Folder of the bundle to write.")],
     precision: Annotated[
-        Literal["int8", "fp16"], typer.Option(help="int8 needs calibration images from a recipe.")
-    ] = "int8",
+        Literal["int8", "fp16"] | None, typer.Option(help="Of the .rknn; default: what the recipe says, which is int8.")
+    ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -166,9 +166,9 @@ def evaluate(
     recipe: DataRecipe,
     split: Annotated[str, typer.Option(metavar="NAME", help="Split of the recipe's images, such as val.")] = "val",
     backend: Annotated[
-        Literal["torch", "onnx", "rknn-sim"],
-        typer.Option(help="What runs the model; rknn-sim is the vendor's simulator of the NPU."),
-    ] = "torch",
+        Literal["torch", "onnx", "rknn-sim"] | None,
+        typer.Option(help="rknn-sim: the vendor's simulator. Default: torch for a checkpoint, onnx for a bundle."),
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the scores to FILE as JSON.")
     ] = None,
@@ -334,7 +334,8 @@ def run_command(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         if os.environ.get("RSEDGE_DEBUG"):
             raise
-        print("\nrsedge: stopped; what was finished is kept (train goes on with --resume)", file=sys.stderr)
+        train = "; after the first epoch, train goes on with --resume" if "train" in arguments[:1] else ""
+        print(f"\nrsedge: stopped; what was finished before is kept{train}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # `rsedge data ... | head`: the reader has seen enough. Python flushes stdout once more at exit.

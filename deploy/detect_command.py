@@ -10,7 +10,7 @@ from rich.progress import track
 
 from .detector import open_detector
 from .images import list_images, read_image
-from .sinks import CocoSink, write_overlay
+from .sinks import CocoSink, unused_name, write_overlay
 
 
 def run(
@@ -38,7 +38,7 @@ def run(
             image = read_image(path)
             found = detector.detect([image])[0]
             sink.add(str(path), image.shape[:2], found)
-            write_overlay(overlays / _unused(f"{path.stem}.jpg", taken), image, found, names)
+            write_overlay(overlays / unused_name(f"{path.stem}.jpg", taken), image, found, names)
             for class_id in found.class_id.tolist():
                 counts[class_id] += 1
     finally:
@@ -49,13 +49,3 @@ def run(
     console.print(f"{len(paths)} images, {sum(counts)} boxes: {seen}", highlight=False)
     console.print(f"wrote {sink.path} and {overlays}", highlight=False, soft_wrap=True)
     return sink.path
-
-
-def _unused(name: str, taken: set[str]) -> str:
-    """Number a name that was given before: images of one name may lie in several folders."""
-    stem, dot, suffix = name.rpartition(".")
-    unique, number = name, 2
-    while unique in taken:
-        unique, number = f"{stem}_{number}{dot}{suffix}", number + 1
-    taken.add(unique)
-    return unique

@@ -13,6 +13,8 @@ import numpy as np
 
 Buffer = bytes | memoryview | mmap.mmap
 
+# What reading behind the last byte raises; OverflowError from 2**63 on, where a BigTIFF's offsets may point.
+_PAST_THE_END = (struct.error, IndexError, OverflowError)
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Start-of-frame markers: 0xC0 to 0xCF without DHT (C4), JPG (C8) and DAC (CC). ITU-T T.81, table B.1.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -64,7 +66,7 @@ def read_header(data: Buffer) -> ImageHeader:
         raise ValueError("not a JPEG, PNG, BMP, WebP or TIFF file")
     try:
         header = parse(data)
-    except (struct.error, IndexError) as error:
+    except _PAST_THE_END as error:
         raise ValueError(f"truncated {name}: the file ends inside its header") from error
     if min(header.stored_hw) < 1:
         raise ValueError(f"damaged {name}: its header says {header.stored_hw[1]}x{header.stored_hw[0]} pixels")
@@ -74,12 +76,13 @@ def read_header(data: Buffer) -> ImageHeader:
 def check_complete(data: Buffer, header: ImageHeader) -> None:
     """Raise ValueError with the reason where the file ends early or a PNG block is damaged.
 
-    Decoders paint what is missing grey and go on, so training would never notice.
+    Decoders paint what is missing grey and go on, so training would never notice. Only PNG has checksums: damage in the
+    middle of another format passes where it leaves the structure whole.
     """
     check = {"JPEG": _jpeg_complete, "PNG": _png_complete, "BMP": _bmp_complete, "WebP": _webp_complete}
     try:
         check.get(header.format, _tiff_complete)(data)
-    except (struct.error, IndexError) as error:
+    except _PAST_THE_END as error:
         raise ValueError(f"truncated {header.format}: the file ends early") from error
 
 
@@ -98,7 +101,7 @@ def _exif_orientation(block: bytes) -> int:
     """Return tag 274 of an EXIF block; a damaged block counts as no rotation, as decoders treat it."""
     try:
         return _orientation(_tiff_tags(block.removeprefix(b"Exif\0\0"), {_ORIENTATION}))
-    except (ValueError, struct.error, IndexError):
+    except (ValueError, *_PAST_THE_END):
         return 1
 
 

@@ -30,7 +30,8 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     all channels together become 0 and 255, so that 11 and 12 bit sensors are not black and colours keep their balance.
 
     Raises FileNotFoundError where there is no such file, ValueError with file, reason and cure where it is truncated,
-    damaged or not an image. OpenCV alone would paint the missing part grey.
+    damaged or not an image. OpenCV alone would paint the missing part grey. A JPEG that is damaged in its middle but
+    has its end-of-image marker cannot be told from a whole one, it holds no checksums: it decodes, to wrong pixels.
     """
     path = Path(path)
     _require_file(path)

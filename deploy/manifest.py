@@ -5,17 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+# The field, the rule and what came each get at most so many characters of a message.
+_SHOWN = 80
+
+OutputName = Annotated[str, Field(min_length=1)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelFile(_Strict):
@@ -28,7 +34,7 @@ class ModelFile(_Strict):
 class TensorScale(_Strict):
     """Affine quantisation of one output: real = (integer - zero_point) * scale, integers are int8."""
 
-    scale: Annotated[float, Field(gt=0)]
+    scale: Positive
     zero_point: Annotated[int, Field(ge=-128, le=127)]
 
 
@@ -40,8 +46,8 @@ class Head(_Strict):
     """
 
     stride: Annotated[int, Field(gt=0)]
-    box_output: str
-    class_output: str
+    box_output: OutputName
+    class_output: OutputName
     box_scale: TensorScale | None = None
     class_scale: TensorScale | None = None
 
@@ -70,8 +76,9 @@ class Manifest(_Strict):
     """Everything inference needs to know about a model. Raises ValueError (pydantic) with the field that is wrong.
 
     files: by role ("onnx", "rknn", "checkpoint", ...). input_hw: model input in pixels. channel_order, mean, std:
-    how a pixel 0..255 becomes the network's input, (pixel - mean) / std. accuracy: by backend ("torch", "onnx",
-    "rknn_sim"), each with map50 and map50_95 in 0..1, measured at export on what `accuracy_data` says.
+    how a pixel 0..255 becomes the network's input, (pixel - mean) / std. heads: by ascending stride; each with both
+    scales where precision is "int8". accuracy: by backend ("torch", "onnx", "rknn_sim"), each with map50 and map50_95
+    in 0..1, measured at export on what `accuracy_data` says.
     """
 
     format_version: int = FORMAT_VERSION
@@ -81,12 +88,12 @@ class Manifest(_Strict):
     channel_order: Literal["rgb", "bgr"] = "rgb"
     pad_value: Annotated[int, Field(ge=0, le=255)] = 114
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (255.0, 255.0, 255.0)
+    std: tuple[Positive, Positive, Positive] = (255.0, 255.0, 255.0)
     heads: Annotated[list[Head], Field(min_length=1)]
-    reg_max: Annotated[int, Field(ge=2)] = 16
+    reg_max: Annotated[int, Field(ge=2, le=64)] = 16
     activation_applied: bool = False
     precision: Literal["int8", "fp16", "fp32"]
-    files: dict[str, ModelFile]
+    files: Annotated[dict[str, ModelFile], Field(min_length=1)]
     target: str = "rk3588"
     toolkit_version: str | None = None
     calibration: Calibration | None = None
@@ -95,12 +102,45 @@ class Manifest(_Strict):
     licence: str = ""
     provenance: Provenance | None = None
 
+    @field_validator("class_names")
+    @classmethod
+    def _names_tell_classes_apart(cls, names: list[str]) -> list[str]:
+        if not all(name.strip() for name in names):
+            raise ValueError("every class must have a name that is not blank")
+        if len(set(names)) < len(names):
+            twice = next(name for i, name in enumerate(names) if name in names[:i])
+            raise ValueError(f"every class must have a name of its own, {_short(twice)} comes twice")
+        return names
+
+    @field_validator("heads")
+    @classmethod
+    def _heads_in_order(cls, heads: list[Head]) -> list[Head]:
+        strides = [head.stride for head in heads]
+        if strides != sorted(set(strides)):
+            raise ValueError(f"strides must ascend, each once, got {_short(strides)}")
+        outputs = [name for head in heads for name in (head.box_output, head.class_output)]
+        if len(set(outputs)) < len(outputs):
+            twice = next(name for i, name in enumerate(outputs) if name in outputs[:i])
+            raise ValueError(f"every output must have a name of its own, {_short(twice)} comes twice")
+        return heads
+
+    @model_validator(mode="after")
+    def _int8_has_scales(self) -> Manifest:
+        for head in self.heads:
+            if self.precision == "int8" and (head.box_scale is None or head.class_scale is None):
+                raise ValueError(
+                    f"heads of an int8 model need box_scale and class_scale, the head of stride {_short(head.stride)} "
+                    "lacks one"
+                )
+        return self
+
     @model_validator(mode="after")
     def _strides_fit_input(self) -> Manifest:
         for head in self.heads:
             if self.input_hw[0] % head.stride or self.input_hw[1] % head.stride:
                 raise ValueError(
-                    f"input_hw {self.input_hw} must be a multiple of every stride, got stride {head.stride}"
+                    f"input_hw {_short(self.input_hw)} must be a multiple of every stride, "
+                    f"got stride {_short(head.stride)}"
                 )
         return self
 
@@ -108,7 +148,7 @@ class Manifest(_Strict):
         """Write the manifest into the bundle's folder, whole or not at all."""
         path = bundle / MANIFEST_NAME
         scratch = path.with_suffix(".json.part")
-        scratch.write_text(json.dumps(self.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
+        scratch.write_text(json.dumps(self.model_dump(mode="json"), indent=2, allow_nan=False) + "\n", encoding="utf-8")
         os.replace(scratch, path)
         return path
 
@@ -132,26 +172,24 @@ def load_manifest(bundle: Path, *, check_hashes: bool = True) -> Manifest:
         raise FileNotFoundError(f"{bundle} is not a bundle: it holds no {MANIFEST_NAME}; `rsedge export` writes one")
     try:
         raw: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); export the bundle again") from error
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, an endless integer, or nested without end
+        raise ValueError(f"{path} is not valid JSON ({_cut(str(error))}); export the bundle again") from error
     if not isinstance(raw, dict):
         raise ValueError(f"{path} must hold a JSON object, got {type(raw).__name__}; export the bundle again")
     version = raw.get("format_version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ValueError(
-            f"{path}: format_version must be a whole number from 1, got {version!r}; export the bundle again"
+            f"{path}: format_version must be a whole number from 1, got {_short(version)}; export the bundle again"
         )
     if version > FORMAT_VERSION:
         raise ValueError(
-            f"{path}: format_version is {version}, this rsedge reads up to {FORMAT_VERSION}; "
+            f"{path}: format_version is {_short(version)}, this rsedge reads up to {FORMAT_VERSION}; "
             "update rsedge on this machine"
         )
     try:
         manifest = Manifest.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "manifest"
-        raise ValueError(f"{path}: {where}: {first['msg']}, got {first['input']!r}; export the bundle again") from error
+        raise ValueError(f"{path}: {_fault(error)}; export the bundle again") from error
     if check_hashes:
         for role, file in manifest.files.items():
             target = bundle / file.name
@@ -164,3 +202,28 @@ def load_manifest(bundle: Path, *, check_hashes: bool = True) -> Manifest:
                     f"got {found[:12]}...; copy the whole folder again"
                 )
     return manifest
+
+
+def _fault(error: ValidationError) -> str:
+    """Return the first fault of a manifest in one short line: where, the rule, what came."""
+    first = error.errors()[0]
+    where = ".".join(_plain(str(part)) for part in first["loc"])
+    told = _cut(first["msg"].removeprefix("Value error, "), 2 * _SHOWN)
+    if first["type"] == "value_error" or not where:
+        return f"{_cut(where) or 'manifest'}: {told}"  # the rule says what came; the input is a whole list or file
+    return f"{_cut(where)}: {told}, got {_short(first['input'])}"
+
+
+def _plain(text: str) -> str:
+    return text if text.isprintable() else repr(text)
+
+
+def _short(value: object) -> str:
+    """Return the repr of something read from a file, however long, deep or unprintable that is."""
+    shape = reprlib.Repr()
+    shape.maxstring = shape.maxother = shape.maxlong = _SHOWN
+    return _cut(shape.repr(value))
+
+
+def _cut(text: str, length: int = _SHOWN) -> str:
+    return text if len(text) <= length else f"{text[: length - 3]}..."

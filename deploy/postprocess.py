@@ -118,10 +118,12 @@ class PostProcessor:
         self._centres, self._steps = _anchors(layout)
         # One product gives, per distribution, the sum of its weights and the sum of weight times bin.
         self._bins = np.stack([np.ones(layout.reg_max), np.arange(layout.reg_max)]).astype(np.float32)
-        self._threshold = score_threshold if layout.activation_applied else _logit(score_threshold)
+        threshold = score_threshold if layout.activation_applied else _logit(score_threshold)
+        self._threshold = np.float32(threshold) if layout.activation_applied else _float32_from(threshold)
+        self._lowest_score = np.float32(score_threshold)
         real = np.array([_dequantised(scale) for scale in layout.class_scales or ()]).reshape(-1, 256)
         # Lowest integer of each level that reaches the threshold; 128, which no int8 reaches, where none does.
-        self._lowest = [int(row.searchsorted(self._threshold)) - 128 for row in real]
+        self._lowest = [int(row.searchsorted(threshold)) - 128 for row in real]
         scores = np.clip(real, 0, 1) if layout.activation_applied else 1 / (1 + np.exp(-np.clip(real, -700, 700)))
         self._scores = np.roll(scores, 128, axis=1).astype(np.float32).reshape(-1)
         self._score_rows = np.arange(0, len(self._scores), 256)
@@ -133,7 +135,8 @@ class PostProcessor:
         heads: per level a box output (b, 4 * reg_max, h, w) and a class output (b, classes, h, w), all float32 or all
         int8. letterboxes: one per image; None leaves boxes in model pixels, not clipped.
         Returns one Detections per image, best score first, equal scores by cell and then class.
-        Raises ValueError for wrong shapes or dtypes, and for NaN.
+        Raises ValueError for wrong shapes or dtypes, for NaN in a class head, and for NaN or infinity in the box of a
+        cell that reaches the threshold (the boxes of all other cells are never read).
         """
         batch, quantised = self._check(heads, letterboxes)
         best, cell, counts = self._survivors(heads, batch, quantised)
@@ -213,8 +216,6 @@ class PostProcessor:
         quantised = bool(dtype == np.int8)
         if quantised and (layout.box_scales is None or layout.class_scales is None):
             raise ValueError("int8 heads need a scale and zero point per output, the layout has none; export again")
-        if not quantised and not all(np.isfinite(box).all() for box in heads[::2]):
-            raise ValueError("box heads hold NaN or infinity; the model or its input is broken")
         return batch, quantised
 
     def _survivors(
@@ -303,7 +304,9 @@ class PostProcessor:
         if self.layout.activation_applied:
             return row, class_id, raw
         with np.errstate(over="ignore"):  # exp overflows to infinity for logits below -88, and the score to 0: right
-            return row, class_id, 1 / (1 + np.exp(-raw))
+            score = 1 / (1 + np.exp(-raw))
+        # A logit at the threshold passed by right, but the last bit of its score may have been rounded below it.
+        return row, class_id, np.maximum(score, self._lowest_score, out=score)
 
     def _decode(self, sides: np.ndarray, anchor: np.ndarray, counts: list[int], quantised: bool) -> np.ndarray:
         """Return boxes (4, k) float32, rows x1, y1, x2, y2 in model pixels, from raw distributions (4 * reg_max, k)."""
@@ -311,6 +314,8 @@ class PostProcessor:
         if quantised:
             # The zero point is one constant per distribution, which a softmax does not see.
             weights = weights * self._box_scale.repeat(counts)
+        elif not np.isfinite(weights).all():
+            raise ValueError("box heads hold NaN or infinity; the model or its input is broken")
         weights = weights - weights.max(axis=1, keepdims=True)
         np.exp(weights, out=weights)
         sums = self._bins @ weights
@@ -342,6 +347,12 @@ def _logit(probability: float) -> float:
     if probability in (0, 1):
         return -math.inf if probability == 0 else math.inf
     return math.log(probability / (1 - probability))
+
+
+def _float32_from(value: float) -> np.float32:
+    """Return the lowest float32 that is not below `value`."""
+    nearest = np.float32(value)
+    return nearest if float(nearest) >= value else np.nextafter(nearest, np.float32(np.inf))
 
 
 def _dequantised(scale: Scale) -> np.ndarray:

@@ -85,3 +85,13 @@ def write_image(path: Path, image: np.ndarray) -> None:
     except OSError as error:
         path.unlink(missing_ok=True)
         raise OSError(error.errno, f"{path}: cannot be written ({error.strerror})") from error
+
+
+def unused_name(name: str, taken: set[str]) -> str:
+    """Number a file name that is in `taken`, and add it there: images of one name may lie in several folders."""
+    stem, dot, suffix = name.rpartition(".")
+    unique, number = name, 2
+    while unique in taken:
+        unique, number = f"{stem}_{number}{dot}{suffix}", number + 1
+    taken.add(unique)
+    return unique

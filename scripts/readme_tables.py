@@ -18,7 +18,8 @@ FORMS = {"torch": "float (torch)", "onnx": "ONNX Runtime", "rknn_sim": "**INT8 `
 
 def accuracy_table(report: dict[str, Any]) -> list[str]:
     """Return the lines for a report.json: what was run, its scores, where they come from."""
-    source, training, rknn = report["provenance"], report["training"], report["rknn"]
+    training, rknn = report["training"], report["rknn"]
+    source = training["provenance"]
     lines = [
         f"| {report['model']}, {report['image_size']} x {report['image_size']}, {report['data']['images']} "
         f"{report['data']['split']} images of {report['data']['name']} | mAP50 | mAP50-95 |",

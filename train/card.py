@@ -30,7 +30,7 @@ def card(manifest: Manifest, report: dict[str, Any]) -> str:
         "",
         f"- Classes: {', '.join(manifest.class_names)}.",
         f"- Trained on: {report['data']['name']}; start: {training['start']}"
-        + (f"; {training['epochs']} epochs." if "epochs" in training else "."),
+        + (f"; {training['epochs']} epochs." if training["epochs"] else "."),
         f"- Terms: {manifest.licence or 'not stated by the recipe; ask who trained it before you pass it on'}",
     ]
     if manifest.calibration:
@@ -55,7 +55,10 @@ def card(manifest: Manifest, report: dict[str, Any]) -> str:
         "",
         "The simulator computes INT8 layers as the NPU does, but SiLU in float. Nothing here was measured on a board.",
         "",
-        f"Commit {source['commit']}, seed {source['seed']}, {source['machine']}, {source['created']}.",
-        "",
     ]
+    for verb, where in (("Trained", training["provenance"]), ("Exported and scored", source)):
+        lines.append(
+            f"- {verb}: commit {where['commit']}, seed {where['seed']}, {where['machine']}, {where['created']}."
+        )
+    lines.append("")
     return "\n".join(lines)

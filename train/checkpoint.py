@@ -15,6 +15,7 @@ from .model import Yolov8
 
 KIND = "rsedge-checkpoint"
 VERSION = 1
+_NEEDED = {"version", "model", "size", "class_names", "image_size"}
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -45,7 +46,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint that rsedge wrote. Raises FileNotFoundError or ValueError with the cure."""
     content = _read(path)
-    if not isinstance(content, dict) or content.get("kind") != KIND:
+    if not isinstance(content, dict) or content.get("kind") != KIND or not content.keys() >= _NEEDED:
         raise ValueError(f"{path}: not a checkpoint of rsedge; give the checkpoint.pt of a `rsedge train` run")
     if content["version"] > VERSION:
         raise ValueError(
@@ -72,11 +73,13 @@ def _read(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if "can still be loaded" not in str(error):  # what torch says of a sound file with code in it
+            raise ValueError(f"{path}: damaged or not a torch checkpoint; copy it again or use another") from error
         raise ValueError(
             f"{path}: holds more than tensors, loading it could run code; save only its state_dict, "
             "or as .safetensors, with the tool that wrote it"
         ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+    except (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f"{path}: damaged or not a torch checkpoint ({first}); copy it again or use another"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -45,7 +46,7 @@ class Batch:
         )
 
 
-class AerialDataset(Dataset[Sample]):
+class AerialDataset(Dataset[Any]):
     """Serve augmented samples of (size, size) pixels.
 
     mosaic_until: first epoch without mosaic. Images are kept in memory, resized as the letterbox would, up to
@@ -101,8 +102,17 @@ class AerialDataset(Dataset[Sample]):
         keep = ~entry.difficult
         return Sample(image, entry.xyxy[keep] * np.tile(gain, 2), entry.class_id[keep])
 
-    def __getitem__(self, draw: Draw) -> Sample:
-        """Return the sample of (epoch, position, image index): image (size, size, 3), boxes in its pixels."""
+    def __getitem__(self, draw: Draw) -> Sample | Exception:
+        """Return the sample of (epoch, position, image index): image (size, size, 3), boxes in its pixels.
+
+        An image that cannot be read gives the error instead.
+        """
+        try:
+            return self._draw(draw)
+        except (ValueError, OSError) as error:
+            return error  # raised in the parent: out of a worker it would come wrapped in that worker's traceback
+
+    def _draw(self, draw: Draw) -> Sample:
         epoch, position, index = draw
         rng = np.random.default_rng((self.seed, epoch, position))
         if epoch < self.mosaic_until and rng.random() < self.augment.mosaic:
@@ -139,10 +149,15 @@ class EpochSampler(Sampler[list[Draw]]):
             yield [(self.epoch, position, int(order[position])) for position in rows]
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples into a batch, targets padded to the image with the most objects."""
-    images = torch.from_numpy(np.ascontiguousarray(np.stack([s.image for s in samples]).transpose(0, 3, 1, 2)))
-    return Batch(images, pad_targets([s.xyxy for s in samples], [s.class_id for s in samples]))
+def collate(samples: Sequence[Sample | Exception]) -> Batch | Exception:
+    """Stack samples into a batch, targets padded to the image with the most objects; an error passes through."""
+    good = []
+    for sample in samples:
+        if isinstance(sample, Exception):
+            return sample
+        good.append(sample)
+    images = torch.from_numpy(np.ascontiguousarray(np.stack([s.image for s in good]).transpose(0, 3, 1, 2)))
+    return Batch(images, pad_targets([s.xyxy for s in good], [s.class_id for s in good]))
 
 
 def pad_targets(xyxy: Sequence[np.ndarray], class_id: Sequence[np.ndarray]) -> Targets:
@@ -156,10 +171,10 @@ def pad_targets(xyxy: Sequence[np.ndarray], class_id: Sequence[np.ndarray]) -> T
     return Targets(torch.from_numpy(out_boxes), torch.from_numpy(out_class), torch.from_numpy(valid))
 
 
-def make_loader(dataset: AerialDataset, sampler: EpochSampler, workers: int, *, pin: bool) -> DataLoader[Batch]:
+def make_loader(dataset: AerialDataset, sampler: EpochSampler, workers: int, *, pin: bool) -> DataLoader[Any]:
     """Return a loader whose workers live as long as the run; set `sampler.epoch` before each pass."""
     return DataLoader(
-        dataset,  # type: ignore[arg-type]  # collate turns samples into a batch
+        dataset,
         batch_sampler=sampler,
         collate_fn=collate,
         num_workers=workers,

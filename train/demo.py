@@ -24,7 +24,7 @@ def run(out: Path, from_scratch: bool = False, seed: int = 0) -> Path:
     if from_scratch:
         # A fresh network needs more steps than the demo's few minutes hold; expect longer, and a lower score.
         overrides += ["model.weights=none", "train.learning_rate=0.002", "train.warmup_epochs=1", "train.epochs=20"]
-        overrides += ["train.ema_ramp_steps=100", "train.validate_every=10"]
+        overrides += ["train.validate_every=10"]
     recipe = load_recipe("demo", overrides)
     _clear(out)
     walk_recipe(recipe, out, console=console)

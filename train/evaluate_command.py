@@ -16,7 +16,7 @@ from deploy.manifest import MANIFEST_NAME, Manifest, load_manifest
 from deploy.metrics import Accuracy
 from deploy.postprocess import HeadLayout
 
-from .checkpoint import load_checkpoint, model_from
+from .checkpoint import load_checkpoint, model_from, write_atomically
 from .evaluate import LetterboxCache, layout_for, score, torch_infer
 from .export import calibration_images, check_classes, conversion_bars
 from .provenance import describe_run
@@ -32,16 +32,18 @@ def run(
     model: Path,
     recipe_name: str,
     split: str = "val",
-    backend: str = "torch",
+    backend: str | None = None,
     json_file: Path | None = None,
     limit: int | None = None,
     overrides: list[str] | None = None,
 ) -> Accuracy:
     """Score and print; with `json_file`, write `accuracy.BACKEND` with `map50`, `map50_95` and the rest there.
 
-    model: a checkpoint file (torch) or a bundle (onnx, rknn-sim; torch where it holds a checkpoint). Raises ValueError,
-    FileNotFoundError or OSError.
+    model: a checkpoint file (torch) or a bundle (onnx, rknn-sim; torch where it holds a checkpoint). backend: by
+    default torch for a checkpoint, onnx for a bundle. Raises ValueError, FileNotFoundError or OSError.
     """
+    if backend is None:
+        backend = "onnx" if (model / MANIFEST_NAME).is_file() else "torch"
     if backend not in BACKENDS:
         raise ValueError(f"--backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     console = Console()
@@ -67,7 +69,7 @@ def run(
             "provenance": describe_run(recipe.train.seed, recipe.data.name or recipe.name).model_dump(),
         }
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        write_atomically(json_file, (json.dumps(document, indent=2) + "\n").encode())
         console.print(f"wrote {json_file}", highlight=False, soft_wrap=True)
     return accuracy
 

@@ -54,7 +54,7 @@ class BundleResult:
 def run(
     checkpoint: Path,
     out: Path,
-    precision: str = "int8",
+    precision: str | None = None,
     recipe: str | None = None,
     overrides: list[str] | None = None,
     half_weights: bool = False,
@@ -72,9 +72,10 @@ def run(
     if (out / "last.pt").is_file():
         raise ValueError(f"{out} is a training run's folder; choose another --out for the bundle")
     told = recipe_of(content, recipe, overrides or [], str(checkpoint))
-    told = told.model_copy(update={"export": told.export.model_copy(update={"precision": precision})})
+    changes: dict[str, Any] = {"precision": precision} if precision else {}
     if half_weights:
-        told = told.model_copy(update={"export": told.export.model_copy(update={"half_weights": True})})
+        changes["half_weights"] = True
+    told = told.model_copy(update={"export": told.export.model_copy(update=changes)})
     model = model_from(content, str(checkpoint))
     train, val = load_both(told)
     check_classes(content, val, str(checkpoint))

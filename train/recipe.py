@@ -22,7 +22,8 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Numbers are taken for strings because a folder may well be called 2024.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
 class Split(_Section):
@@ -75,7 +76,7 @@ class Train(_Section):
     weight_decay: NotNegative = 0.01
     clip_gradient: Positive = 10.0
     ema_decay: Annotated[float, Field(gt=0, lt=1)] = 0.9999
-    ema_ramp_steps: Positive = 500.0
+    ema_ramp_steps: Annotated[float | None, Field(gt=0, description="default: a quarter of the run's steps")] = None
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     freeze_batch_norm: bool = False
     validate_every: Annotated[int, Field(ge=1)] = 5
@@ -208,6 +209,12 @@ def _override(raw: dict[str, Any], item: str) -> None:
     place[last] = value
 
 
+def _keys_of(section: str) -> list[str]:
+    """Return the keys of a top-level section; none where the name is a plain value."""
+    kind = Recipe.model_fields[section].annotation
+    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+
+
 def _explain(error: ValidationError) -> str:
     """Say the first problem in one line, with the nearest right key for an unknown one."""
     first = error.errors()[0]
@@ -217,7 +224,9 @@ def _explain(error: ValidationError) -> str:
         for part in first["loc"][:-1]:
             section = section.model_fields[str(part)].annotation
         known = list(section.model_fields)
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, 1, 0.5)
+        wrong = str(first["loc"][-1])
+        homes = [f"{name}.{wrong}" for name in Recipe.model_fields if wrong in _keys_of(name)]
+        near = homes or difflib.get_close_matches(wrong, known, 1, 0.5)
         cure = f"did you mean {near[0]}?" if near else f"known keys here: {', '.join(known)}"
         return f"{where} is not a key of a recipe; {cure}"
     if first["type"] == "missing":

@@ -19,7 +19,7 @@ from deploy.detector import Detector
 from deploy.images import read_image
 from deploy.metrics import Accuracy
 from deploy.overlay import draw_boxes
-from deploy.sinks import write_image
+from deploy.sinks import unused_name, write_image
 
 from .card import write_card
 from .checkpoint import write_atomically
@@ -28,7 +28,6 @@ from .export import BundleResult, build_bundle
 from .model import Yolov8
 from .provenance import describe_run
 from .recipe import Recipe
-from .run_log import LOG_NAME, read_log
 
 REPORT_VERSION = 1
 FORMS = {"torch": "float (torch)", "onnx": "ONNX Runtime", "rknn_sim": "RKNN (simulator)"}
@@ -57,7 +56,7 @@ def run_report(
     layout = layout_for(size, len(val.class_names))
     infer = torch_infer(model, next(model.parameters()).device)
     accuracy = {"torch": score(infer, val.images, inputs, val.class_names, layout)}
-    report = _header(recipe, content, accuracy, len(val.images), out)
+    report = _header(recipe, content, accuracy, len(val.images))
     _write(report, out)
     _print_table(report, out, console)
 
@@ -66,7 +65,7 @@ def write_report(
     recipe: Recipe, content: dict[str, Any], result: BundleResult, val: AnnotationSet, out: Path, console: Console
 ) -> None:
     """Write report.json, report.md and the overlays of an export; print the table and where the files are."""
-    report = _header(recipe, content, result.accuracy, result.images, out)
+    report = _header(recipe, content, result.accuracy, result.images)
     table = result.build.table
     report["onnx"] = {"difference_to_torch": result.onnx_difference, "half_weights": recipe.export.half_weights}
     report["rknn"] = {
@@ -90,14 +89,16 @@ def write_report(
     _print_table(report, out, console)
 
 
-def _header(
-    recipe: Recipe, content: dict[str, Any], accuracy: dict[str, Accuracy], images: int, out: Path
-) -> dict[str, Any]:
-    log = out / LOG_NAME
-    rows = read_log(log) if log.is_file() else []
-    training: dict[str, Any] = {"start": content.get("start"), "best_epoch": content["epoch"]}
-    if rows:
-        training.update(epochs=int(rows[-1]["epoch"]), minutes=round(sum(r["seconds"] for r in rows) / 60, 2))
+def _header(recipe: Recipe, content: dict[str, Any], accuracy: dict[str, Accuracy], images: int) -> dict[str, Any]:
+    done = content.get("training", {})
+    training: dict[str, Any] = {
+        "start": content.get("start"),
+        "best_epoch": content["epoch"],
+        "epochs": done.get("epochs"),
+        "minutes": done.get("minutes"),
+        # The export may run elsewhere, and later, than the training did.
+        "provenance": json.loads(content["provenance"]),
+    }
     return {
         "report_version": REPORT_VERSION,
         "name": recipe.name,
@@ -120,11 +121,12 @@ def _overlays(result: BundleResult, val: AnnotationSet, out: Path) -> list[str]:
     names = result.manifest.class_names
     chosen = pick_images(val.images[: result.images], len(names))
     written, sheet = [], []
+    taken: set[str] = set()
     for entry in chosen:
         image = read_image(entry.path)
         found = detector.detect([image])[0]
         pair = side_by_side(image, entry, found, names)
-        path = folder / f"{entry.path.stem}.jpg"
+        path = folder / unused_name(f"{entry.path.stem}.jpg", taken)
         write_image(path, pair)
         written.append(f"overlays/{path.name}")
         sheet.append(pair)
@@ -236,11 +238,16 @@ def markdown(report: dict[str, Any], out: Path) -> str:
             + (" (weights stored as float16)" if report["onnx"]["half_weights"] else ""),
         ]
     lines += ["", "## Training", "", f"- start: {training['start']}; best epoch {training['best_epoch']}"]
-    if "minutes" in training:
+    if training["epochs"]:
         lines.append(f"- {training['epochs']} epochs in {training['minutes']:.1f} minutes")
     pictures = [p for p in ("plots/map.png", "plots/losses.png", "overlays.jpg") if (out / p).is_file()]
     lines += ["", *[f"![{Path(p).stem}]({p})" for p in pictures]]
-    lines += ["", f"Commit {source['commit']}, seed {source['seed']}, {source['machine']}, {source['created']}.", ""]
+    for verb, where in (("Trained", training["provenance"]), ("Exported and scored", source)):
+        lines += [
+            "",
+            f"{verb}: commit {where['commit']}, seed {where['seed']}, {where['machine']}, {where['created']}.",
+        ]
+    lines.append("")
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ class RunLog:
                 from torch.utils.tensorboard import SummaryWriter
 
                 self._events = SummaryWriter(str(out / "events"))
+                threading.excepthook = _leave_disk_errors_to_the_run
 
     def say(self, text: str) -> None:
         """Print one line."""
@@ -67,13 +69,16 @@ class RunLog:
         """Record one epoch: a flat dict of figures with an "epoch" among them."""
         if not self.active:
             return
-        with open(self.path, "a", encoding="utf-8") as handle:
-            handle.write(json.dumps({k: round(v, 6) for k, v in row.items()}) + "\n")
-        if self._events is not None:
-            for name, value in row.items():
-                if name != "epoch":
-                    self._events.add_scalar(name, value, int(row["epoch"]))
-            self._events.flush()
+        try:
+            with open(self.path, "a", encoding="utf-8") as handle:
+                handle.write(json.dumps({k: round(v, 6) for k, v in row.items()}) + "\n")
+            if self._events is not None:
+                for name, value in row.items():
+                    if name != "epoch":
+                        self._events.add_scalar(name, value, int(row["epoch"]))
+                self._events.flush()
+        except OSError as error:
+            raise OSError(error.errno, f"{self.path.parent}: the log cannot be written ({error.strerror})") from error
         losses = "  ".join(f"{k.removeprefix('loss/')} {v:.3f}" for k, v in row.items() if k.startswith("loss/"))
         scores = "  ".join(f"{k.removeprefix('val/')} {v:.4f}" for k, v in row.items() if k.startswith("val/"))
         minutes = (time.perf_counter() - self._started) / 60
@@ -90,6 +95,12 @@ class RunLog:
         """Flush and close the event file."""
         if self._events is not None:
             self._events.close()
+
+
+def _leave_disk_errors_to_the_run(failure: threading.ExceptHookArgs) -> None:
+    """Keep TensorBoard's writer thread from printing a traceback: the run meets the same full disk and says it once."""
+    if not (failure.exc_type and issubclass(failure.exc_type, OSError)):
+        threading.__excepthook__(failure)
 
 
 def read_log(path: Path) -> list[dict[str, float]]:

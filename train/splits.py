@@ -35,7 +35,7 @@ def load_split(
             f"{first}{more}; mend the annotations (`rsedge data` lists every problem), or pass "
             "--set data.strict=false to leave these out"
         )
-    if not found.images:
+    if stop and not found.images:
         raise ValueError(f"data.{split} holds no usable image; run `rsedge data` on the recipe to see why")
     return found
 
@@ -43,6 +43,11 @@ def load_split(
 def load_both(recipe: Recipe, progress: Progress | None = None) -> tuple[AnnotationSet, AnnotationSet]:
     """Read the train and the val split. Raises ValueError where their classes differ."""
     train, val = load_split(recipe, "train", progress=progress), load_split(recipe, "val", progress=progress)
+    for split, found in (("train", train), ("val", val)):
+        if not any(len(image.class_id) for image in found.images):
+            raise ValueError(
+                f"data.{split} holds no box: nothing to learn or to score; look at `rsedge data` on the recipe"
+            )
     if train.class_names != val.class_names:
         raise ValueError(
             f"the splits must have the same classes, got train {train.class_names}, val {val.class_names}; "

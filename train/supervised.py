@@ -54,7 +54,10 @@ def batches_of(recipe: Recipe, train: AnnotationSet) -> tuple[Callable[[int], It
 
     def batches(epoch: int) -> Iterable[Batch]:
         sampler.epoch = epoch
-        return loader
+        for batch in loader:
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
 
     return batches, len(sampler)
 
@@ -62,14 +65,13 @@ def batches_of(recipe: Recipe, train: AnnotationSet) -> tuple[Callable[[int], It
 def validator(recipe: Recipe, val: AnnotationSet) -> Callable[[nn.Module], dict[str, float]]:
     """Return a function that scores a model on the validation split."""
     size = recipe.train.image_size
-    cache: list[LetterboxCache] = []
+    # Read at once, so that a damaged image is told before the first epoch and not after it.
+    cache = LetterboxCache(val.images, (size, size), recipe.data.cache_mb)
 
     def validate(model: nn.Module) -> dict[str, float]:
-        if not cache:
-            cache.append(LetterboxCache(val.images, (size, size), recipe.data.cache_mb))
         device = next(model.parameters()).device
         layout = layout_for(size, len(val.class_names))
-        result = score(torch_infer(model, device), val.images, cache[0], val.class_names, layout)
+        result = score(torch_infer(model, device), val.images, cache, val.class_names, layout)
         return {"map50": result.map50, "map50_95": result.map50_95}
 
     return validate

@@ -7,7 +7,9 @@ It exists once. What a training *is* (supervised, distilling, quantisation-aware
 from __future__ import annotations
 
 import math
+import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from .checkpoint import load_checkpoint, save_checkpoint
 from .dataset import Batch
 from .ema import Ema
 from .recipe import Train
+from .resume import check_same_run
 from .run_log import RunLog
 
 Step = Callable[[Batch], dict[str, Tensor]]
@@ -48,16 +51,24 @@ class NonFiniteLoss(ValueError):
     """A loss became infinite or NaN."""
 
 
-def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """Resolve "auto", "cpu", "cuda" or "cuda:N". Raises ValueError where the machine has no such device."""
+def choose_device(name: str) -> torch.device:
+    """Resolve "auto", "cpu", "cuda" or "cuda:N"; under torchrun "auto" and "cuda" take the GPU of the local rank.
+
+    Raises ValueError where the machine has no such device.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError(f"train.device must be auto, cpu, cuda or cuda:N, got {name!r}")
     if name == "auto":
-        name = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu":
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if not count:
         raise ValueError(f"train.device is {name!r}, but torch sees no CUDA device here; set it to cpu or auto")
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"train.device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
+    number = int(name.partition(":")[2] or os.environ.get("LOCAL_RANK", "0"))
+    if number >= count:
+        raise ValueError(f"train.device is cuda:{number}, but torch sees only {count} CUDA devices here")
+    return torch.device("cuda", number)
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
@@ -84,14 +95,15 @@ class Trainer:
         self.config, self.job, self.out, self.log = config, job, out, log
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world = dist.get_world_size() if dist.is_initialized() else 1
-        self.device = choose_device(config.device, self.rank)
+        self.device = choose_device(config.device)
         self.autocast = choose_precision(config.precision, self.device)
         # channels-last is what the convolution kernels of both CPU and GPU want: a third less time per step.
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.ema = Ema(self.model, config.ema_decay, config.ema_ramp_steps)
+        ramp = config.ema_ramp_steps or max(1.0, config.epochs * job.steps_per_epoch / 4)
+        self.ema = Ema(self.model, config.ema_decay, ramp)
         self.optimiser = torch.optim.AdamW(_parameter_groups(self.model, config.weight_decay), lr=config.learning_rate)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.autocast is torch.float16)
-        self.epoch, self.steps, self.best, self.stale = 0, 0, -1.0, 0
+        self.epoch, self.steps, self.best, self.stale, self.seconds = 0, 0, -1.0, 0, 0.0
         wrapped: nn.Module = self.model
         if self.world > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
@@ -107,7 +119,11 @@ class Trainer:
             losses = self._epoch()
             self.epoch += 1
             last = self.epoch == self.config.epochs
-            scores = self._score() if last or self.epoch % self.config.validate_every == 0 else {}
+            due = last or self.epoch % self.config.validate_every == 0
+            if due:
+                self._save("last.pt", full=True)  # should scoring fail, the epoch is not lost
+            scores = self._score() if due else {}
+            self.seconds += time.perf_counter() - started
             row = {"epoch": self.epoch, "learning_rate": self._rate(), "seconds": time.perf_counter() - started}
             self.log.epoch(
                 {**row, **{f"loss/{k}": v for k, v in losses.items()}, **{f"val/{k}": v for k, v in scores.items()}}
@@ -116,6 +132,8 @@ class Trainer:
             if self._should_stop():
                 self.log.say(f"stopped early: no better mAP50-95 in {self.config.patience} validations")
                 break
+        if self.best < 0:  # stopped after the last epoch and before its scoring
+            self._score()
         return {"map50_95": self.best}
 
     def _epoch(self) -> dict[str, float]:
@@ -133,7 +151,15 @@ class Trainer:
                 for name, value in losses.items():
                     total[name] = total.get(name, 0.0) + value
                 tick({name: value / count for name, value in total.items()})
-        return {name: value / max(count, 1) for name, value in total.items()}
+        return self._over_processes({name: value / max(count, 1) for name, value in total.items()})
+
+    def _over_processes(self, losses: dict[str, float]) -> dict[str, float]:
+        """Return the mean of each figure over all processes."""
+        if self.world == 1:
+            return losses
+        values = torch.tensor(list(losses.values()), dtype=torch.float64, device=self.device)
+        dist.all_reduce(values)
+        return dict(zip(losses, (values / self.world).tolist(), strict=True))
 
     def _one_step(self, batch: Batch) -> dict[str, float]:
         self._set_rate()
@@ -149,7 +175,12 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(torch.stack(list(losses.values())).sum()).backward()
         self.scaler.unscale_(self.optimiser)
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_gradient)
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_gradient))
+        if not math.isfinite(norm) and not self.scaler.is_enabled():  # the scaler skips such steps by itself
+            raise NonFiniteLoss(
+                f"the gradient became {norm} in epoch {self.epoch + 1}, step {self.steps + 1}, with finite losses; "
+                "lower train.learning_rate or set train.precision=float32, then --resume from the last whole epoch"
+            )
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.ema.update(self.model)
@@ -208,34 +239,35 @@ class Trainer:
                 "steps": self.steps,
                 "best": self.best,
                 "stale": self.stale,
+                "seconds": self.seconds,
                 "torch_rng": torch.get_rng_state(),
                 "world": self.world,
             }
         save_checkpoint(self.out / name, content)
 
     def resume(self) -> None:
-        """Continue from `out/last.pt`. Raises ValueError where it belongs to another recipe."""
+        """Continue from `out/last.pt`. Raises ValueError where it belongs to another recipe or is damaged."""
         path = self.out / "last.pt"
         content = load_checkpoint(path)
         state = content.get("resume")
-        if state is None:
+        if not isinstance(state, dict):
             raise ValueError(
                 f"{path}: holds no optimiser state, it cannot be continued; start again with another --out"
             )
-        for key in ("size", "class_names", "image_size"):
-            if content[key] != self.job.describe[key]:
-                raise ValueError(
-                    f"{path}: was trained with {key} {content[key]!r}, the recipe says {self.job.describe[key]!r}; "
-                    "resume with the same recipe, or choose another --out"
-                )
-        self.model.load_state_dict(state["raw_model"])
-        self.ema.model.load_state_dict(content["model"])
-        self.ema.steps = state["ema_steps"]
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.epoch, self.steps = content["epoch"], state["steps"]
-        self.best, self.stale = state["best"], state["stale"]
-        torch.set_rng_state(state["torch_rng"])
+        check_same_run(content, self.job.describe, str(path))
+        try:
+            self.model.load_state_dict(state["raw_model"])
+            self.ema.model.load_state_dict(content["model"])
+            self.ema.steps = state["ema_steps"]
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.epoch, self.steps = content["epoch"], state["steps"]
+            self.best, self.stale, self.seconds = state["best"], state["stale"], state["seconds"]
+            torch.set_rng_state(state["torch_rng"])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: damaged ({type(error).__name__}: {error}); start again with another --out"
+            ) from error
         self.log.truncate(self.epoch)
 
 

@@ -7,7 +7,6 @@ Every stage leaves its result in the output folder before the next begins, so a 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,15 +19,16 @@ from torch import distributed as dist
 
 from deploy.annotations import AnnotationSet
 
-from .checkpoint import load_checkpoint, load_weights, model_from, read_weights
+from .checkpoint import load_checkpoint, load_weights, model_from, read_weights, save_checkpoint
 from .model import Yolov8
 from .plots import plot_training
 from .provenance import describe_run
 from .recipe import Recipe, load_recipe
+from .resume import check_same_run
 from .run_log import RunLog, read_log
 from .splits import load_both
 from .supervised import supervised_job
-from .trainer import Trainer, seed_everything
+from .trainer import Trainer, choose_device, seed_everything
 
 ZOO = Path(__file__).resolve().parent.parent / "deploy" / "zoo"
 PROCEDURAL_WEIGHTS = ZOO / "procedural" / "weights.safetensors"
@@ -47,12 +47,12 @@ def walk(recipe_name: str, out: Path, overrides: list[str], resume: bool, consol
 def walk_recipe(recipe: Recipe, out: Path, *, resume: bool = False, console: Console | None = None) -> Path:
     """Do what `walk` does for a recipe that is already loaded."""
     console = console or Console()
-    rank = _join_group()
+    rank = _join_group(recipe.train.device)
     try:
         _check_folder(out, resume)
         log = RunLog(out, console, active=rank == 0)
         with drawing_bar(console, shown=rank == 0) as progress:
-            train, val = load_both(recipe, progress)
+            train, val = _load_first_here(recipe, progress, rank)
         log.say(
             f"{recipe.data.name or recipe.name}: {len(train.images)} train and {len(val.images)} val images, "
             f"{len(train.class_names)} classes"
@@ -66,6 +66,18 @@ def walk_recipe(recipe: Recipe, out: Path, *, resume: bool = False, console: Con
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _load_first_here(
+    recipe: Recipe, progress: Callable[[int, int], None], rank: int
+) -> tuple[AnnotationSet, AnnotationSet]:
+    """Read both splits, the first process before the others: where scenes are drawn, only one may write them."""
+    if rank:
+        dist.barrier()
+    found = load_both(recipe, progress)
+    if dist.is_initialized() and not rank:
+        dist.barrier()
+    return found
 
 
 def starting_model(recipe: Recipe, class_count: int) -> tuple[Yolov8, str]:
@@ -88,11 +100,7 @@ def starting_model(recipe: Recipe, class_count: int) -> tuple[Yolov8, str]:
 
 
 def _train(recipe: Recipe, out: Path, train: AnnotationSet, val: AnnotationSet, log: RunLog, resume: bool) -> None:
-    if resume and (out / "checkpoint.pt").is_file():
-        log.say("training was finished; going on with the export")
-        return
     model, origin = starting_model(recipe, len(train.class_names))
-    log.say(origin)
     describe: dict[str, Any] = {
         "size": recipe.model.size,
         "class_names": list(train.class_names),
@@ -101,14 +109,23 @@ def _train(recipe: Recipe, out: Path, train: AnnotationSet, val: AnnotationSet, 
         "start": origin,
         "provenance": describe_run(recipe.train.seed, recipe.data.name or recipe.name).model_dump_json(),
     }
+    finished = out / "checkpoint.pt"
+    if resume and finished.is_file():
+        content = load_checkpoint(finished)
+        check_same_run(content, describe, str(finished))
+        if recipe.train.epochs <= content.get("training", {}).get("planned_epochs", 0):
+            log.say("training was finished; going on with the export")
+            return
+    log.say(origin)
     trainer = Trainer(model, recipe.train, supervised_job(recipe, train, val, describe), out, log=log)
     if resume:
         trainer.resume()
         log.say(f"continuing after epoch {trainer.epoch} of {recipe.train.epochs}")
     trainer.fit()
     if trainer.rank == 0:
-        shutil.copyfile(out / "best.pt", out / "checkpoint.pt.part")
-        os.replace(out / "checkpoint.pt.part", out / "checkpoint.pt")
+        best = load_checkpoint(out / "best.pt")
+        done = {"epochs": trainer.epoch, "planned_epochs": recipe.train.epochs, "minutes": trainer.seconds / 60}
+        save_checkpoint(finished, {**best, "training": done})
 
 
 @contextmanager
@@ -136,6 +153,8 @@ def _finish(recipe: Recipe, out: Path, train: AnnotationSet, val: AnnotationSet,
 
 def _check_folder(out: Path, resume: bool) -> None:
     """Refuse to overwrite a run, or to resume one that is not there."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file; give a folder")
     there = (out / "last.pt").is_file()
     if resume and not there and not (out / "checkpoint.pt").is_file():
         raise FileNotFoundError(f"{out}: nothing to resume, it holds no last.pt; start without --resume")
@@ -143,12 +162,13 @@ def _check_folder(out: Path, resume: bool) -> None:
         raise ValueError(f"{out} already holds a run; continue it with --resume, or choose another --out")
 
 
-def _join_group() -> int:
+def _join_group(device: str = "auto") -> int:
     """Join the processes that torchrun started and return this one's rank; 0 when alone."""
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
         return 0
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    on_gpu = choose_device(device).type == "cuda"
+    backend = "nccl" if on_gpu else "gloo"
+    if on_gpu:
+        torch.cuda.set_device(choose_device(device))
     dist.init_process_group(backend)
     return dist.get_rank()

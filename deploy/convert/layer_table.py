@@ -8,6 +8,7 @@ whatever the NPU cannot do in INT8 falls back to float16 or to the CPU without a
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,8 +87,13 @@ class LayerTable:
             raise ValueError(f"not a layer table ({error}); export the bundle again") from error
 
     def save(self, path: Path) -> None:
-        """Write `layers.json`."""
-        path.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+        """Write `layers.json`, whole or not at all."""
+        part = path.with_name(path.name + ".part")
+        try:
+            part.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def plain_log(raw: str) -> str:

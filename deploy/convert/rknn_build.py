@@ -27,7 +27,7 @@ from ..backends.rknn_simulator import SimulatedHeads, image_key
 from ..manifest import TensorScale
 from .calibration import check_model_image, write_dataset
 from .layer_table import LayerTable, layer_faults, log_faults, parse_layer_table, plain_log
-from .onnx_export import output_shapes
+from .onnx_file import output_shapes
 from .rknn_process import ChildFailed, Progress, run_children
 
 LOG_NAME = "convert.log"
@@ -119,7 +119,7 @@ def build_rknn(
                 folder = scratch / "calibrate"
                 task = {**job, "task": "calibrate", "dataset": str(listing), "folder": str(folder)}
                 (result,) = _run([task], logs, progress, timeout_s)
-                job.update(scales=result["scales"], calibrated=str(folder))
+                job.update(scales=result["scales"], calibrated=str(folder))  # of every output, or the child failed
             # Stored after calibration, so that a bad calibration set is told before many images are read.
             keys, image_file = _store_images(evaluate, limit, scratch / "images.u8", input_hw)
             heads = _head_files(outputs, job["scales"], len(keys), scratch)

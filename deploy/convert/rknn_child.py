@@ -125,7 +125,8 @@ def _calibrate(job: dict[str, Any]) -> dict[str, Any]:
 def read_scales(config: Path, outputs: list[str]) -> dict[str, tuple[float, int]]:
     """Read (scale, zero_point) of the named outputs from the text that `hybrid_quantization_step1` writes.
 
-    The tensor that is stored as int8 stands there under the output's name with `_int8` appended.
+    The tensor that is stored as int8 stands there under the output's name with `_int8` appended. Raises ChildError with
+    the outputs that have no such tensor there: without its scale, an int8 output cannot be read.
     """
     from ruamel.yaml import YAML
 
@@ -136,6 +137,10 @@ def read_scales(config: Path, outputs: list[str]) -> dict[str, tuple[float, int]
         scale, zero_point = entry.get("scale") or [], entry.get("zero_point") or []
         if len(scale) == 1 and len(zero_point) == 1 and entry.get("dtype") == "int8":
             found[name] = (float(scale[0]), int(zero_point[0]))
+    if lost := [name for name in outputs if name not in found]:
+        raise ChildError(
+            f"rknn-toolkit2's {config.name} holds no int8 scale and zero point of output {', '.join(lost)}"
+        )
     return found
 
 
@@ -145,6 +150,8 @@ def _compile(job: dict[str, Any]) -> dict[str, Any]:
     rknn = _toolkit(job)
     progress("compile", 0, 1)
     if job["precision"] == "int8":
+        if lost := [name for name in job["outputs"] if name not in job["scales"]]:
+            raise ChildError(f"compiling for int8 needs the scale of every output, got none of {', '.join(lost)}")
         base = Path(job["calibrated"])
         files = [str(base / f"{STEM}{suffix}") for suffix in (".model", ".data", ".quantization.cfg")]
         _checked(rknn.hybrid_quantization_step2(*files), "hybrid_quantization_step2")

@@ -27,7 +27,7 @@ def manifest_of(path: Path, **change: object) -> Manifest:
         "class_names": ["a", "b", "c"],
         "input_hw": HW,
         "heads": [Head(stride=s, box_output=f"box_{s}", class_output=f"class_{s}") for s in STRIDES],
-        "precision": "int8",
+        "precision": "fp32",
         "files": {"onnx": ModelFile(name=path.name, sha256=sha256_of(path))},
     }
     return Manifest.model_validate({**fields, **change})
@@ -109,12 +109,16 @@ def test_wrong_batches_are_refused(batch: np.ndarray, path: Path) -> None:
         ({"class_names": ["a"]}, "output class_8 must have shape"),
         ({"reg_max": 8}, "output box_8 must have shape"),
         ({"heads": [{"stride": 8, "box_output": "boxes", "class_output": "class_8"}]}, "got none of that name"),
-        ({"std": (0.0, 1.0, 1.0)}, "std must be positive"),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_refused(change: dict, message: str, path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         OnnxBackend(path, manifest_of(path, **change))
+
+
+def test_std_that_no_manifest_file_can_hold_is_refused_too(path: Path) -> None:
+    with pytest.raises(ValueError, match="std must be positive"):
+        OnnxBackend(path, manifest_of(path).model_copy(update={"std": (0.0, 1.0, 1.0)}))
 
 
 def test_damaged_and_missing_files(path: Path, tmp_path: Path) -> None:

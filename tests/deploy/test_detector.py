@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import types
 
@@ -10,7 +11,7 @@ import pytest
 
 from deploy.detector import Detector, open_detector
 from deploy.letterbox import Letterbox
-from deploy.manifest import Head, Manifest
+from deploy.manifest import Head, Manifest, ModelFile
 from deploy.postprocess import HeadLayout, PostProcessor
 
 MANIFEST = Manifest(
@@ -20,7 +21,7 @@ MANIFEST = Manifest(
     pad_value=80,
     heads=[Head(stride=s, box_output=f"b{s}", class_output=f"c{s}") for s in (8, 16, 32)],
     precision="fp32",
-    files={},
+    files={"onnx": ModelFile(name="model.onnx", sha256=hashlib.sha256(b"model").hexdigest())},
 )
 
 
@@ -141,6 +142,7 @@ def test_context_closes_the_backend():
 
 def test_open_detector(tmp_path, monkeypatch):
     MANIFEST.save(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(b"model")
     backend = BrightSpots()
     asked = []
 

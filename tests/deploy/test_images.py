@@ -197,6 +197,16 @@ def test_header_of_lossless_and_extended_webp_and_bigtiff():
     assert read_header(data.getvalue()).size_hw == (31, 57)
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("offset", [2**64 - 1, 2**63, 2**62])
+def test_bigtiff_directory_far_behind_the_end(tmp_path, order, offset):
+    path = tmp_path / "far.tif"
+    path.write_bytes((b"II" if order == "<" else b"MM") + struct.pack(order + "HHHQ", 43, 8, 0, offset))
+    for read in (read_image, image_size_hw):
+        with pytest.raises(ValueError, match=r"far\.tif: cannot be decoded \(truncated TIFF: .*\); copy the file"):
+            read(path)
+
+
 def test_lists_images_sorted(tmp_path):
     for name in ("b.JPG", "a.png", "c.txt", ".hidden.png", "sub/d.tif"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

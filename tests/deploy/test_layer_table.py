@@ -69,6 +69,22 @@ def test_json_round_trip(tmp_path) -> None:
         LayerTable.from_json({"layers": [{"index": 0}]})
 
 
+def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "layers.json"
+    path.write_text("old")
+
+    def half(self, text, **_):
+        with open(self, "w") as handle:
+            handle.write(text[:40])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(path), "write_text", half)
+    with pytest.raises(OSError, match="No space left"):
+        parse_layer_table(CAPTURED).save(path)
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["layers.json"]
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from deploy.convert import onnx_export
-from deploy.convert.onnx_export import compare_with_torch, export_onnx, output_names, output_shapes
+from deploy.convert.onnx_export import compare_with_torch, export_onnx, output_names
+from deploy.convert.onnx_file import output_shapes
 from tests.deploy.standin import StandIn, make_standin
 
 HW = (64, 96)

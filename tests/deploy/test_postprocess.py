@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from deploy import postprocess
 from deploy.detections import Detections
 from deploy.letterbox import Letterbox
-from deploy.manifest import Head, Manifest, TensorScale
+from deploy.manifest import Head, Manifest, ModelFile, TensorScale
 from deploy.postprocess import HeadLayout, PostProcessor
 
 BOX_SCALES = ((0.09, -20), (0.11, 3), (0.07, -64))
@@ -229,13 +229,48 @@ def test_large_int8_scale_does_not_overflow():
     assert_same(found, oracle(heads, layout, None, 0.25, 1.0, False))
 
 
-@pytest.mark.parametrize("index", range(6))
-def test_nan_is_refused(index):
+@pytest.mark.parametrize("level", range(3))
+def test_nan_in_any_class_is_refused(level):
     layout = layout_of()
     heads = draw_heads(layout, 2, 0)
-    heads[index][1, 0, 1, 0] = np.nan
-    with pytest.raises(ValueError, match="NaN"):
+    heads[2 * level + 1][1, 0, 1, 0] = np.nan
+    with pytest.raises(ValueError, match="class heads hold NaN"):
         PostProcessor(layout)(heads)
+
+
+@pytest.mark.parametrize("level", range(3))
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_box_values_that_are_not_finite_are_refused_where_they_are_read(level, value, batch):
+    layout = layout_of()
+    heads = draw_heads(layout, batch, 0)
+    heads[2 * level][-1, 5, 1, 0] = value
+    heads[2 * level + 1][-1, :, 1, 0] = 4
+    with pytest.raises(ValueError, match="box heads hold NaN or infinity"):
+        PostProcessor(layout)(heads)
+    # Below the threshold nobody reads the box: the result is that of sound heads.
+    heads[2 * level + 1][-1, :, 1, 0] = -4
+    found = PostProcessor(layout)(heads)
+    heads[2 * level][-1, 5, 1, 0] = 0
+    assert_same(found, PostProcessor(layout)(heads), atol=0)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("threshold", [0.001, 0.05, 0.1, 0.25, 0.3, 0.5, 0.6, 0.7, 0.9, 0.97, 0.999])
+def test_no_float_score_is_below_the_threshold(threshold, multi_label):
+    layout = HeadLayout((8,), 16, (128, 128), 2)
+    edge = np.float32(np.log(threshold / (1 - threshold)))
+    logits = (edge.view(np.int32) + np.arange(-128, 128, dtype=np.int32)).view(np.float32)  # neighbours of the edge
+    logits[logits != logits] = 0  # at the edge 0 half of the bit patterns are NaN
+    heads = [np.zeros((1, 64, 16, 16), np.float32), np.full((1, 2, 16, 16), -50, np.float32)]
+    heads[1][0, 1] = logits.reshape(16, 16)
+    settings_ = {"score_threshold": threshold, "multi_label": multi_label, "iou_threshold": 1.0}
+    found = PostProcessor(layout, **settings_)(heads)[0]
+    assert found.score.dtype == np.float32
+    assert (found.score >= np.float32(threshold)).all()
+    exact = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    assert len(found) == np.count_nonzero(exact >= threshold)
+    assert 0 < len(found) <= 256
 
 
 def test_bad_heads_are_named():
@@ -293,8 +328,8 @@ def test_layout_from_manifest():
             class_names=["a", "b"],
             input_hw=(64, 96),
             heads=[head(s, scaled) for s in (8, 16)],
-            precision="int8",
-            files={},
+            precision="int8" if scaled else "fp16",
+            files={"onnx": ModelFile(name="model.onnx", sha256="0" * 64)},
         )
         layout = HeadLayout.from_manifest(manifest)
         assert (layout.strides, layout.reg_max, layout.input_hw, layout.class_count) == ((8, 16), 16, (64, 96), 2)

@@ -1,4 +1,4 @@
-"""Train two epochs under torchrun and write the summed losses of all processes; run by test_trainer."""
+"""Train two epochs, alone or under torchrun, and give the losses of all processes; run and called by test_trainer."""
 
 import json
 import sys
@@ -16,31 +16,41 @@ from train.model import Yolov8
 from train.run_log import RunLog
 from train.supervised import supervised_job
 from train.trainer import Trainer, seed_everything
-from train.walk import _join_group
 
-out, pictures = Path(sys.argv[1]), Path(sys.argv[2])
-torch.set_num_threads(1)
-rank = _join_group()
-out.mkdir(parents=True, exist_ok=True)
-scratch = out / f"pictures{rank}"
-scratch.mkdir()
-data = draw_pictures(scratch, 8)
-# Batch statistics of half a batch differ from those of a whole one, so they are frozen: what is compared is the loss,
-# its normalisation over the processes and the averaged gradients.
-recipe = tiny_recipe(epochs=2, freeze_batch_norm=True, validate_every=9)
-seed_everything(0)
-describe = {"size": "n", "class_names": data.class_names, "image_size": 64}
-job = supervised_job(recipe, data, data, describe)
-trainer = Trainer(Yolov8("n", 2), recipe.train, job, out, log=RunLog(out, Console(quiet=True), active=False))
-rows = []
-for trainer.epoch in range(2):
-    losses = trainer._epoch()
-    values = torch.tensor(list(losses.values()), dtype=torch.float64)
-    if dist.is_initialized():
-        dist.all_reduce(values)
-        values /= dist.get_world_size()
-    rows.append(dict(zip(losses, values.tolist(), strict=True)))
-if rank == 0:
-    (out / "losses.json").write_text(json.dumps(rows))
-if dist.is_initialized():
+
+def losses_of_two_epochs(data, out):
+    """Return one dict of summed losses for each epoch, the mean over the processes of the group, if there is one."""
+    # Batch statistics of half a batch differ from those of a whole one, so they are frozen: what is compared is the
+    # loss, its normalisation over the processes and the averaged gradients.
+    recipe = tiny_recipe(epochs=2, freeze_batch_norm=True, validate_every=9)
+    seed_everything(0)
+    describe = {"size": "n", "class_names": data.class_names, "image_size": 64}
+    job = supervised_job(recipe, data, data, describe)
+    trainer = Trainer(Yolov8("n", 2), recipe.train, job, out, log=RunLog(out, Console(quiet=True), active=False))
+    rows = []
+    for trainer.epoch in range(2):
+        losses = trainer._epoch()
+        values = torch.tensor(list(losses.values()), dtype=torch.float64)
+        if dist.is_initialized():
+            dist.all_reduce(values)
+            values /= dist.get_world_size()
+        rows.append(dict(zip(losses, values.tolist(), strict=True)))
+    return rows
+
+
+def main(out):
+    """Be one process of the group: the first writes losses.json and how many processes made it."""
+    from train.walk import _join_group
+
+    torch.set_num_threads(1)
+    rank = _join_group()
+    scratch = out / f"pictures{rank}"
+    scratch.mkdir(parents=True)
+    rows = losses_of_two_epochs(draw_pictures(scratch, 8), out)
+    if rank == 0:
+        (out / "losses.json").write_text(json.dumps({"processes": dist.get_world_size(), "rows": rows}))
     dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -194,7 +194,16 @@ def test_gains_multiply_their_terms():
     heads, targets = random_heads(), random_targets(np.random.default_rng(0), [3, 2])
     plain, twice = DetectionLoss(1, 1, 1)(heads, targets), DetectionLoss(7.5, 0.5, 1.5)(heads, targets)
     for name, gain in {"box": 7.5, "cls": 0.5, "dfl": 1.5}.items():
-        assert float(twice[name]) == pytest.approx(gain * float(plain[name]), rel=1e-5)
+        assert twice[name].item() == pytest.approx(gain * plain[name].item(), rel=1e-5)
+
+
+def test_the_loss_is_computed_in_float32_under_autocast():
+    heads, targets = random_heads(), random_targets(np.random.default_rng(4), [3, 2])
+    plain = DetectionLoss()(heads, targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        under = DetectionLoss()(heads, targets)
+    for name in plain:
+        assert under[name].item() == plain[name].item()
 
 
 def test_a_small_model_learns_one_picture():

@@ -1,5 +1,6 @@
 """The whole walk on a few small drawn scenes: annotations in, bundle out, and each command on what it left."""
 
+import dataclasses
 import json
 import shutil
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from deploy.convert.rknn_build import build_rknn
 from deploy.detect_command import run as detect
 from deploy.manifest import load_manifest
 from train.checkpoint import load_checkpoint
@@ -16,6 +18,14 @@ from train.recipe import parse_recipe
 from train.walk import walk, walk_recipe
 
 SIZE = 96
+
+
+class Conversion:
+    """Stands before the real conversion and keeps what it was asked and what it gave."""
+
+    def __call__(self, *paths, **options):
+        self.options, self.build = options, build_rknn(*paths, **options)
+        return self.build
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +49,15 @@ def walked(tmp_path_factory):
         calibration_images = 6
         """
     )
-    out = walk(str(recipe_file), folder / "run", [], False, Console(quiet=True))
-    return folder, recipe_file, out
+    conversion = Conversion()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.export.build_rknn", conversion)
+        out = walk(str(recipe_file), folder / "run", [], False, Console(quiet=True))
+    return folder, recipe_file, out, conversion
 
 
 def test_everything_is_there(walked):
-    _, _, out = walked
+    _, _, out, _ = walked
     wanted = (
         "checkpoint.pt model.onnx model.rknn manifest.json layers.json convert.log report.json report.md overlays.jpg"
     )
@@ -74,7 +87,7 @@ def test_the_manifest_describes_the_files(walked):
 
 @pytest.mark.parametrize("backend", ["torch", "onnx", "rknn-sim"])
 def test_evaluate_repeats_the_figures_of_the_report(walked, backend, tmp_path):
-    _, recipe_file, out = walked
+    _, recipe_file, out, _ = walked
     report = json.loads((out / "report.json").read_text())
     name = backend.replace("-", "_")
     evaluate(out, str(recipe_file), "val", backend, tmp_path / "e.json")
@@ -83,7 +96,7 @@ def test_evaluate_repeats_the_figures_of_the_report(walked, backend, tmp_path):
 
 
 def test_evaluate_refuses_what_does_not_fit(walked, tmp_path):
-    _, recipe_file, out = walked
+    _, recipe_file, out, _ = walked
     with pytest.raises(ValueError, match="backend must be one of"):
         evaluate(out, str(recipe_file), "val", "tflite")
     with pytest.raises(ValueError, match="needs a bundle"):
@@ -95,7 +108,7 @@ def test_evaluate_refuses_what_does_not_fit(walked, tmp_path):
 
 
 def test_detect_writes_coco_and_overlays(walked, tmp_path):
-    folder, _, out = walked
+    folder, _, out, _ = walked
     images = sorted((folder / "scenes").rglob("val_*.jpg"))[:3]
     path = detect(out, [images[0], images[1].parent], tmp_path / "found", "onnx", 0.01)
     content = json.loads(path.read_text())
@@ -111,8 +124,8 @@ def test_detect_writes_coco_and_overlays(walked, tmp_path):
         assert 0.01 <= row["score"] <= 1
 
 
-def test_a_finished_run_is_not_overwritten_but_its_export_can_be_repeated(walked, tmp_path):
-    _, recipe_file, out = walked
+def test_a_finished_run_is_not_overwritten_but_its_export_can_be_repeated(walked, tmp_path, monkeypatch):
+    _, recipe_file, out, conversion = walked
     with pytest.raises(ValueError, match="already holds a run; continue it with --resume"):
         walk(str(recipe_file), out, [], False, Console(quiet=True))
     with pytest.raises(FileNotFoundError, match="nothing to resume"):
@@ -121,12 +134,31 @@ def test_a_finished_run_is_not_overwritten_but_its_export_can_be_repeated(walked
     copy.mkdir()
     for name in ("checkpoint.pt", "last.pt", "log.jsonl"):
         shutil.copy(out / name, copy / name)
+    asked = {}
+
+    def convert_once_more(onnx_path, out_dir, **options):
+        """Stand for the conversion of the same network: what it gave the first time."""
+        asked.update(options, onnx=onnx_path.read_bytes())
+        paths = {
+            "rknn_path": shutil.copy(out / "model.rknn", out_dir / "model.rknn"),
+            "layers_path": shutil.copy(out / "layers.json", out_dir / "layers.json"),
+            "log_path": shutil.copy(out / "convert.log", options["log_path"]),
+        }
+        return dataclasses.replace(conversion.build, **paths)
+
+    monkeypatch.setattr("train.export.build_rknn", convert_once_more)
     walk(str(recipe_file), copy, [], True, Console(quiet=True))
-    assert load_manifest(copy).precision == "int8"
+    manifest = load_manifest(copy)
+    assert manifest.precision == "int8"
+    assert manifest.accuracy == load_manifest(out).accuracy
+    # The conversion itself is repeated by `evaluate` with rknn-sim; here it must be asked for the very same.
+    assert asked["onnx"] == (out / "model.onnx").read_bytes()
+    assert asked["precision"] == conversion.options["precision"] == "int8"
+    np.testing.assert_array_equal(asked["calibration"], conversion.options["calibration"])
 
 
 def test_export_to_float16_from_the_checkpoint_alone(walked, tmp_path):
-    _, _, out = walked
+    _, _, out, _ = walked
     bundle = export(out / "checkpoint.pt", tmp_path / "fp16", "fp16", None, [], True, 4)
     manifest = load_manifest(bundle)
     assert manifest.precision == "fp16"
@@ -140,7 +172,7 @@ def test_export_to_float16_from_the_checkpoint_alone(walked, tmp_path):
 
 
 def test_classes_that_differ_are_named(walked):
-    _, recipe_file, out = walked
+    _, recipe_file, out, _ = walked
     content = load_checkpoint(out / "checkpoint.pt")
     assert content["class_names"][0] == "airplane"
     bad = recipe_file.with_name("bad.toml")
