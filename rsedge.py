@@ -132,7 +132,7 @@ def export(
     recipe: Annotated[
         str | None,
         typer.Option(
-            "--data", metavar="RECIPE", help="Recipe whose train split calibrates and whose val split scores."
+            "--data", metavar="RECIPE", help="Recipe whose images calibrate and score; default: the checkpoint's own."
         ),
     ] = None,
     overrides: Overrides = None,

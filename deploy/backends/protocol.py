@@ -23,9 +23,9 @@ class Backend(Protocol):
     def infer(self, batch: np.ndarray) -> list[np.ndarray]:
         """Run the network.
 
-        batch: (b, h, w, 3) uint8 RGB, letterboxed to the manifest's `input_hw`. Returns float32 arrays (b, channels,
-        h / stride, w / stride) in the manifest's order: box and class output of the first head, of the second, and so
-        on. Raises ValueError on a batch of another shape or type.
+        batch: (b, h, w, 3) uint8 RGB, letterboxed to the manifest's `input_hw`. Returns (b, channels, h / stride,
+        w / stride) arrays in the manifest's order, box and class output of the first head, of the second, and so on:
+        all float32, or all int8 in the manifest's scales. Raises ValueError on a batch of another shape or type.
         """
         ...
 
