@@ -335,7 +335,7 @@ def run_command(arguments: Sequence[str]) -> int:
         if os.environ.get("RSEDGE_DEBUG"):
             raise
         train = "; after the first epoch, train goes on with --resume" if "train" in arguments[:1] else ""
-        print(f"\nrsedge: stopped; what was finished before is kept{train}", file=sys.stderr)
+        print(f"\nrsedge: stopped; what was finished is kept{train}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # `rsedge data ... | head`: the reader has seen enough. Python flushes stdout once more at exit.
