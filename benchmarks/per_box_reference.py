@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from deploy.detections import Detections
+from deploy.head_layout import HeadLayout
 from deploy.letterbox import Letterbox
-from deploy.postprocess import HeadLayout
 
 
 def per_box_detections(

@@ -21,8 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
+from deploy.head_layout import HeadLayout
 from deploy.letterbox import Letterbox
-from deploy.postprocess import HeadLayout, PostProcessor
+from deploy.postprocess import PostProcessor
 
 from .per_box_reference import per_box_detections
 

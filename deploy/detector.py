@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .detections import Detections
+from .head_layout import HeadLayout
 from .letterbox import Letterbox
 from .manifest import Manifest, load_manifest
-from .postprocess import HeadLayout, PostProcessor
+from .postprocess import PostProcessor
 
 if TYPE_CHECKING:
     from .backends.protocol import Backend

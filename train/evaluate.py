@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from deploy.annotations import AnnotatedImage
+from deploy.head_layout import HeadLayout
 from deploy.images import read_image
 from deploy.letterbox import Letterbox
 from deploy.metrics import Accuracy, score_detections
-from deploy.postprocess import HeadLayout, PostProcessor
+from deploy.postprocess import PostProcessor
 
 # Customary for mAP: keep nearly everything, let the metric rank it.
 SCORE_THRESHOLD = 0.001

@@ -12,9 +12,9 @@ from deploy.annotations import AnnotationSet
 from deploy.backends.onnx_runtime import OnnxBackend
 from deploy.backends.rknn_simulator import RknnSimulatorBackend
 from deploy.convert.rknn_build import build_rknn
+from deploy.head_layout import HeadLayout
 from deploy.manifest import MANIFEST_NAME, Manifest, load_manifest
 from deploy.metrics import Accuracy
-from deploy.postprocess import HeadLayout
 
 from .checkpoint import load_checkpoint, model_from, write_atomically
 from .evaluate import LetterboxCache, layout_for, score, torch_infer

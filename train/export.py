@@ -20,10 +20,10 @@ from deploy.backends.rknn_simulator import RknnSimulatorBackend, SimulatedHeads
 from deploy.convert.calibration import choose_calibration, letterbox_images
 from deploy.convert.onnx_export import compare_with_torch, export_onnx, output_names
 from deploy.convert.rknn_build import LOG_NAME, RknnBuild, build_rknn
+from deploy.head_layout import HeadLayout
 from deploy.letterbox import PAD_VALUE, Letterbox
 from deploy.manifest import MANIFEST_NAME, Calibration, Head, Manifest, ModelFile, Provenance, sha256_of
 from deploy.metrics import Accuracy
-from deploy.postprocess import HeadLayout
 
 from .checkpoint import load_checkpoint, model_from
 from .evaluate import LetterboxCache, layout_for, score, torch_infer

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from deploy.detector import Detector, open_detector
+from deploy.head_layout import HeadLayout
 from deploy.letterbox import Letterbox
 from deploy.manifest import Head, Manifest, ModelFile
-from deploy.postprocess import HeadLayout, PostProcessor
+from deploy.postprocess import PostProcessor
 
 MANIFEST = Manifest(
     name="fake",

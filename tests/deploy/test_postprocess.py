@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from deploy import postprocess
 from deploy.detections import Detections
+from deploy.head_layout import HeadLayout
 from deploy.letterbox import Letterbox
 from deploy.manifest import Head, Manifest, ModelFile, TensorScale
-from deploy.postprocess import HeadLayout, PostProcessor
+from deploy.postprocess import PostProcessor
 
 BOX_SCALES = ((0.09, -20), (0.11, 3), (0.07, -64))
 CLASS_SCALES = ((0.1, 40), (0.08, 60), (0.13, 12))
