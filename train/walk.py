@@ -100,7 +100,13 @@ def starting_model(recipe: Recipe, class_count: int) -> tuple[Yolov8, str]:
 
 
 def _train(recipe: Recipe, out: Path, train: AnnotationSet, val: AnnotationSet, log: RunLog, resume: bool) -> None:
-    model, origin = starting_model(recipe, len(train.class_names))
+    if resume:
+        # The weights it once started from may be gone, or lie elsewhere now; where it came from stays as it was.
+        kept = load_checkpoint(out / ("last.pt" if (out / "last.pt").is_file() else "checkpoint.pt"))
+        seed_everything(recipe.train.seed)
+        model, origin = Yolov8(recipe.model.size, len(train.class_names)), kept["start"]
+    else:
+        model, origin = starting_model(recipe, len(train.class_names))
     describe: dict[str, Any] = {
         "size": recipe.model.size,
         "class_names": list(train.class_names),

@@ -4,11 +4,15 @@ import json
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from tests.train.test_trainer import tiny_recipe, trainer
+from train import walk
 from train.checkpoint import load_checkpoint, save_checkpoint
+from train.model import Yolov8
 from train.resume import check_same_run
+from train.run_log import RunLog
 from train.trainer import NonFiniteLoss
 
 
@@ -51,6 +55,26 @@ def test_everything_that_decides_the_rest_is_taken_over(pictures, tmp_path):
     assert second.ema.steps == first.ema.steps == 4
     old, new = first.optimiser.state_dict()["state"], second.optimiser.state_dict()["state"]
     assert all(torch.equal(old[k]["exp_avg_sq"], new[k]["exp_avg_sq"]) for k in old)
+
+
+def test_a_resumed_run_needs_no_starting_weights_and_keeps_its_origin(pictures, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file(Yolov8("n", 2).state_dict(), tmp_path / "start.safetensors")
+    log = RunLog(tmp_path / "run", Console(quiet=True), tensorboard=False)
+
+    def leg(epochs, *, resume):
+        recipe = tiny_recipe(epochs=epochs)
+        weights = recipe.model.model_copy(update={"weights": str(tmp_path / "start.safetensors")})
+        recipe = recipe.model_copy(update={"model": weights})
+        walk._train(recipe, tmp_path / "run", pictures, pictures, log, resume)
+        return load_checkpoint(tmp_path / "run" / "checkpoint.pt")
+
+    first = leg(1, resume=False)
+    (tmp_path / "start.safetensors").unlink()
+    second = leg(2, resume=True)
+    assert first["start"] == second["start"] == "YOLOv8n from start.safetensors"
+    assert (first["training"]["epochs"], second["training"]["epochs"]) == (1, 2)
 
 
 def test_a_checkpoint_with_parts_missing_is_called_damaged(pictures, tmp_path):
