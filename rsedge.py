@@ -95,6 +95,47 @@ def train_verb(
     return job
 
 
+@app.command("compare")
+def compare_verb(
+    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="TOML files, or names of shipped recipes.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for the runs and the table; continues what is there.")
+    ],
+    rows: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Rows that vary each recipe: a TOML file, or a shipped name.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Trainings of each row, with seeds 0 to N-1.")] = 3,
+    folds: Annotated[int, typer.Option(min=0, help="Score on K parts of the train split in turn; 0: on val.")] = 0,
+    reference: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Row that the others are compared with; default: the first.")
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples of the intervals.")] = 1000,
+    cache_teacher: Annotated[
+        bool, typer.Option("--cache-teacher", help="Keep what the teacher said in DIR, for the other rows.")
+    ] = False,
+    overrides: Overrides = None,
+) -> Job:
+    """Train several recipes with several seeds and say what differs, with intervals.
+
+    Every row starts from the same weights and sees the same images. The table
+    (Markdown, JSON, plot) gives mean, spread, a paired bootstrap interval and
+    p-value. A stopped comparison goes on with the same command.
+
+    Examples:
+
+    $ rsedge compare plain.toml distilled.toml --seeds 3 --out runs/table
+    $ rsedge compare distill_vhr10 --rows distillation --out runs/table
+    $ rsedge compare distill_vhr10 --rows distillation --folds 5 --out runs/cv
+    """
+
+    def job() -> None:
+        from train.compare_command import run
+
+        run(recipes, rows, seeds, folds, reference, resamples, cache_teacher, overrides or [], out)
+
+    return job
+
+
 @app.command()
 def data(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A TOML file, or the name of a shipped recipe.")],

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from deploy.annotations import AnnotatedImage
+from deploy.detections import Detections
 from deploy.head_layout import HeadLayout
 from deploy.images import read_image
 from deploy.letterbox import Letterbox
@@ -64,21 +65,35 @@ def score(
     batch: int = 8,
     progress: Callable[[int, int], None] | None = None,
 ) -> Accuracy:
-    """Run every image and score what was found against its annotations.
+    """Run every image and score what was found against its annotations; the arguments are those of `find_all`."""
+    found = find_all(infer, inputs, len(images), layout, batch=batch, progress=progress)
+    return score_detections(images, found, class_names)
 
-    inputs: letterboxed images in the order of `images`. batch: images per call of `infer`.
+
+def find_all(
+    infer: Infer,
+    inputs: Iterator[tuple[np.ndarray, Letterbox]] | LetterboxCache,
+    images: int,
+    layout: HeadLayout,
+    *,
+    batch: int = 8,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Detections]:
+    """Return what is found on each of `images` letterboxed inputs, with the low threshold that mAP wants.
+
+    batch: images per call of `infer`.
     """
     post = PostProcessor(layout, score_threshold=SCORE_THRESHOLD, iou_threshold=IOU_THRESHOLD, multi_label=True)
     found = []
     waiting: list[tuple[np.ndarray, Letterbox]] = []
     for count, item in enumerate(inputs, 1):
         waiting.append(item)
-        if len(waiting) == batch or count == len(images):
+        if len(waiting) == batch or count == images:
             found += post(infer(np.stack([pixels for pixels, _ in waiting])), [box for _, box in waiting])
             waiting = []
             if progress:
-                progress(count, len(images))
-    return score_detections(images, found, class_names)
+                progress(count, images)
+    return found
 
 
 def layout_for(size: int, class_count: int) -> HeadLayout:

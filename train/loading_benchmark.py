@@ -23,9 +23,9 @@ from .provenance import describe_run
 from .recipe import Recipe, load_recipe
 from .run_log import RunLog
 from .splits import load_both
+from .stage import starting_model
 from .supervised import supervised_job
 from .trainer import Trainer
-from .walk import starting_model
 
 
 def measure(recipe: Recipe, passes: int, steps: int) -> dict[str, object]:

@@ -15,11 +15,15 @@ STYLE: Any = {
     "grid.alpha": 0.25,
     "legend.frameon": False,
 }
+DETECTION_LOSSES = ("box", "cls", "dfl")
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 
 
 def plot_training(rows: list[dict[str, float]], folder: Path) -> list[Path]:
-    """Draw losses.png and map.png from the rows of a run's log; returns the files written."""
+    """Draw losses.png, map.png and, where a teacher taught, distillation.png; returns the files written.
+
+    rows: a run's log, one dict of figures per epoch.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -33,20 +37,29 @@ def plot_training(rows: list[dict[str, float]], folder: Path) -> list[Path]:
     epochs = [row["epoch"] for row in rows]
     with plt.rc_context(STYLE):
         names = [k for k in rows[0] if k.startswith("loss/")]
-        figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
-        for colour, name in zip(COLOURS, names, strict=False):
-            axis.plot(epochs, [row[name] for row in rows], color=colour, label=name.removeprefix("loss/"))
-        axis.set(xlabel="epoch", ylabel="loss (times its gain)", title="Training losses", ylim=(0, None))
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.legend()
-        rate = axis.twinx()
-        rate.grid(False)
-        rate.plot(epochs, [row["learning_rate"] for row in rows], color="#999999", linestyle=":", label="learning rate")
-        rate.set_ylabel("learning rate (dotted)", color="#777777")
-        rate.set_ylim(0, None)
-        written.append(folder / "losses.png")
-        figure.savefig(written[-1])
-        plt.close(figure)
+        own = [n for n in names if n.removeprefix("loss/") in DETECTION_LOSSES] or names
+        taught = [n for n in names if n not in own]
+        groups = {"losses": ("Training losses", own), "distillation": ("Distillation losses", taught)}
+        for file_name, (title, chosen) in groups.items():
+            if not chosen:
+                continue
+            figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+            for number, name in enumerate(chosen):
+                label = name.removeprefix("loss/").replace("_", " ")
+                axis.plot(epochs, [row[name] for row in rows], color=COLOURS[number % len(COLOURS)], label=label)
+            axis.set(xlabel="epoch", ylabel="loss (times its gain)", title=title, ylim=(0, None))
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.legend()
+            rate = axis.twinx()
+            rate.grid(False)
+            rate.plot(
+                epochs, [row["learning_rate"] for row in rows], color="#999999", linestyle=":", label="learning rate"
+            )
+            rate.set_ylabel("learning rate (dotted)", color="#777777")
+            rate.set_ylim(0, None)
+            written.append(folder / f"{file_name}.png")
+            figure.savefig(written[-1])
+            plt.close(figure)
 
         scored = [row for row in rows if "val/map50" in row]
         if scored:

@@ -16,6 +16,8 @@ else:
 
 SHIPPED = Path(__file__).parent / "recipes"
 
+DISTILLATION_LOSSES = ("magnitude", "relation", "logit", "fitnets", "cwd", "mgd", "fgd", "ld")
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -112,6 +114,110 @@ class Loss(_Section):
     dfl: NotNegative = 1.5
 
 
+class Teacher(_Section):
+    """The network that a student learns from; used where `distill.losses` names any loss.
+
+    checkpoint: a finished one (path). Empty: the same command trains one first, from `weights`, into OUT/teacher.
+    epochs, learning_rate, batch, image_size: those of the student where not given; it teaches at the student's size.
+    """
+
+    size: Literal["n", "s", "m", "l", "x"] = "m"
+    checkpoint: str = ""
+    weights: Annotated[str, Field(min_length=1)] = "procedural"
+    epochs: Annotated[int | None, Field(ge=1)] = None
+    learning_rate: Annotated[float | None, Field(gt=0)] = None
+    batch: Annotated[int | None, Field(ge=1)] = None
+    image_size: Annotated[int | None, Field(ge=32, le=4096, multiple_of=32)] = None
+
+
+class Logit(_Section):
+    """Logit distillation (arXiv:1503.02531). box_weight: share of the box distributions beside the classes."""
+
+    gain: NotNegative = 0.3
+    temperature: Positive = 2.0
+    box_weight: NotNegative = 1.0
+
+
+class FitNets(_Section):
+    """FitNets (arXiv:1412.6550): mean squared difference of the maps."""
+
+    gain: NotNegative = 10.0
+
+
+class ChannelWise(_Section):
+    """Channel-wise distillation (arXiv:2011.13256)."""
+
+    gain: NotNegative = 25.0
+    temperature: Positive = 1.0
+
+
+class MaskedGenerative(_Section):
+    """Masked generative distillation (arXiv:2205.01529). mask_ratio: share of the cells that are hidden."""
+
+    gain: NotNegative = 15.0
+    mask_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.65
+
+
+class FocalGlobal(_Section):
+    """Focal and global distillation (arXiv:2111.11837). alpha, beta, gamma, delta: shares of its four terms."""
+
+    gain: NotNegative = 0.75
+    temperature: Positive = 0.5
+    alpha: NotNegative = 0.4
+    beta: NotNegative = 0.2
+    gamma: NotNegative = 0.5
+    delta: NotNegative = 2.0
+
+
+class Localisation(_Section):
+    """Localisation distillation (arXiv:2102.12252). vlr_weight: share of the cells around the objects' own."""
+
+    gain: NotNegative = 0.2
+    temperature: Positive = 10.0
+    vlr_weight: NotNegative = 0.25
+
+
+class Distill(_Section):
+    """What the student learns from the teacher besides the annotations. No loss named: plain training.
+
+    magnitude: alpha (foreground), beta (background). relation: gamma (object pairs), delta (object and background).
+    level_offset: moves the borders between levels, 2 means: level 2 from an eighth of the image's side.
+    fit_adapters: how many batches the least-squares start of the adapters sees; 0: a random start.
+    cache: folder that keeps the teacher's outputs, for runs that see the same augmented images again; empty: none.
+    """
+
+    losses: list[str] = []
+    alpha: NotNegative = 6.0
+    beta: NotNegative = 6.0
+    gamma: NotNegative = 15.0
+    delta: NotNegative = 10.0
+    attention: Literal["teacher", "own", "none"] = "teacher"
+    size_aware: bool = True
+    levels: Literal["size", "all"] = "size"
+    level_offset: Annotated[float, Field(ge=-8, le=8)] = 0.0
+    eps: Share = 0.0
+    normalise: Literal["batch", "sum"] = "batch"
+    fit_adapters: Annotated[int, Field(ge=0, description="batches for the adapters' start; 0: at random")] = 8
+    cache: str = ""
+    logit: Logit = Logit()
+    fitnets: FitNets = FitNets()
+    cwd: ChannelWise = ChannelWise()
+    mgd: MaskedGenerative = MaskedGenerative()
+    fgd: FocalGlobal = FocalGlobal()
+    ld: Localisation = Localisation()
+
+    @model_validator(mode="after")
+    def _losses_known(self) -> Distill:
+        for name in self.losses:
+            if name not in DISTILLATION_LOSSES:
+                near = difflib.get_close_matches(name, DISTILLATION_LOSSES, 1, 0.4)
+                cure = f"did you mean {near[0]}?" if near else f"known are {', '.join(DISTILLATION_LOSSES)}"
+                raise ValueError(f"distill.losses names an unknown loss {name!r}; {cure}")
+        if len(set(self.losses)) < len(self.losses):
+            raise ValueError(f"distill.losses must name each loss once, got {self.losses}")
+        return self
+
+
 class Export(_Section):
     """What follows training. calibration_images: how many train images the toolkit sees."""
 
@@ -134,6 +240,8 @@ class Recipe(_Section):
     train: Train = Train()
     augment: Augment = Augment()
     loss: Loss = Loss()
+    teacher: Teacher = Teacher()
+    distill: Distill = Distill()
     export: Export = Export()
 
     @model_validator(mode="after")

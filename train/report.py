@@ -31,6 +31,15 @@ from .recipe import Recipe
 
 REPORT_VERSION = 1
 FORMS = {"torch": "float (torch)", "onnx": "ONNX Runtime", "rknn_sim": "RKNN (simulator)"}
+PICTURES = (
+    "plots/map.png",
+    "plots/losses.png",
+    "plots/distillation.png",
+    "plots/distill_masks.png",
+    "plots/distill_attention.png",
+    "plots/distill_relations.png",
+    "overlays.jpg",
+)
 SHOWN_IMAGES = 8
 SHOWN_SCORE = 0.35
 
@@ -96,6 +105,7 @@ def _header(recipe: Recipe, content: dict[str, Any], accuracy: dict[str, Accurac
         "best_epoch": content["epoch"],
         "epochs": done.get("epochs"),
         "minutes": done.get("minutes"),
+        "teacher": content.get("teacher"),
         # The export may run elsewhere, and later, than the training did.
         "provenance": json.loads(content["provenance"]),
     }
@@ -240,7 +250,14 @@ def markdown(report: dict[str, Any], out: Path) -> str:
     lines += ["", "## Training", "", f"- start: {training['start']}; best epoch {training['best_epoch']}"]
     if training["epochs"]:
         lines.append(f"- {training['epochs']} epochs in {training['minutes']:.1f} minutes")
-    pictures = [p for p in ("plots/map.png", "plots/losses.png", "overlays.jpg") if (out / p).is_file()]
+    if training.get("teacher"):
+        t = training["teacher"]
+        lines.append(
+            f"- teacher: YOLOv8{t['size']}, {t['origin']}, mAP50 {_percent(t['scores']['map50'])}, mAP50-95 "
+            f"{_percent(t['scores']['map50_95'])} at the student's image size; losses: "
+            + ", ".join(report["recipe"]["distill"]["losses"])
+        )
+    pictures = [p for p in PICTURES if (out / p).is_file()]
     lines += ["", *[f"![{Path(p).stem}]({p})" for p in pictures]]
     for verb, where in (("Trained", training["provenance"]), ("Exported and scored", source)):
         lines += [

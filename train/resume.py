@@ -22,6 +22,9 @@ FREE = {
     "train.validate_every",
     "train.patience",
     "model.weights",
+    "teacher.checkpoint",
+    "teacher.weights",
+    "distill.cache",
 }
 
 
@@ -33,6 +36,9 @@ def check_same_run(kept: dict[str, Any], wanted: dict[str, Any], origin: str) ->
     for key in ("size", "class_names", "image_size"):
         if kept[key] != wanted[key]:
             _refuse(origin, key, kept[key], wanted[key])
+    old_teacher, new_teacher = ((side.get("teacher") or {}).get("sha256") for side in (kept, wanted))
+    if "teacher" in kept and "teacher" in wanted and old_teacher != new_teacher:
+        _refuse(origin, "a teacher of SHA-256", str(old_teacher)[:12], str(new_teacher)[:12])
     if "recipe" not in kept or "recipe" not in wanted:
         return
     old, new = _flat(json.loads(kept["recipe"])), _flat(json.loads(wanted["recipe"]))

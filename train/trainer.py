@@ -35,9 +35,10 @@ Step = Callable[[Batch], dict[str, Tensor]]
 class Job:
     """What the loop is given besides the model.
 
-    make_step: wraps the (possibly distributed) model into a step. batches: epoch -> batches of that epoch.
+    make_step: wraps the (possibly distributed) network into a step. batches: epoch -> batches of that epoch.
     steps_per_epoch: their number. validate: model -> {"map50": ..., "map50_95": ...}. describe: kept in each checkpoint
-    (size, class_names, image_size, recipe, provenance).
+    (size, class_names, image_size, recipe, provenance). assemble: what is trained around the model; the model itself
+    where None. companion: what is trained along and thrown away at the end (adapters); part of what `assemble` returns.
     """
 
     make_step: Callable[[nn.Module], Step]
@@ -45,6 +46,8 @@ class Job:
     steps_per_epoch: int
     validate: Callable[[nn.Module], dict[str, float]]
     describe: dict[str, Any]
+    assemble: Callable[[nn.Module], nn.Module] | None = None
+    companion: nn.Module | None = None
 
 
 class NonFiniteLoss(ValueError):
@@ -101,15 +104,18 @@ class Trainer:
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         ramp = config.ema_ramp_steps or max(1.0, config.epochs * job.steps_per_epoch / 4)
         self.ema = Ema(self.model, config.ema_decay, ramp)
-        self.optimiser = torch.optim.AdamW(_parameter_groups(self.model, config.weight_decay), lr=config.learning_rate)
+        self.companion = (job.companion or nn.Module()).to(self.device)
+        network = job.assemble(self.model) if job.assemble else self.model
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(
+            _parameter_groups(self.parameters, config.weight_decay), lr=config.learning_rate
+        )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.autocast is torch.float16)
         self.epoch, self.steps, self.best, self.stale, self.seconds = 0, 0, -1.0, 0, 0.0
-        wrapped: nn.Module = self.model
         if self.world > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
-            wrapped = DistributedDataParallel(self.model, device_ids=ids)
-        self.wrapped = wrapped
-        self.step = job.make_step(wrapped)
+            network = DistributedDataParallel(network, device_ids=ids)
+        self.step = job.make_step(network)
 
     def fit(self) -> dict[str, float]:
         """Train to the end and return the best validation scores. Raises NonFiniteLoss, KeyboardInterrupt."""
@@ -138,6 +144,7 @@ class Trainer:
 
     def _epoch(self) -> dict[str, float]:
         self.model.train()
+        self.companion.train()
         if self.config.freeze_batch_norm:
             for module in self.model.modules():
                 if isinstance(module, nn.BatchNorm2d):
@@ -175,7 +182,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(torch.stack(list(losses.values())).sum()).backward()
         self.scaler.unscale_(self.optimiser)
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_gradient))
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.config.clip_gradient))
         if not math.isfinite(norm) and not self.scaler.is_enabled():  # the scaler skips such steps by itself
             raise NonFiniteLoss(
                 f"the gradient became {norm} in epoch {self.epoch + 1}, step {self.steps + 1}, with finite losses; "
@@ -233,6 +240,7 @@ class Trainer:
         if full:
             content["resume"] = {
                 "raw_model": self.model.state_dict(),
+                "companion": self.companion.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "ema_steps": self.ema.steps,
@@ -241,6 +249,7 @@ class Trainer:
                 "stale": self.stale,
                 "seconds": self.seconds,
                 "torch_rng": torch.get_rng_state(),
+                "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
                 "world": self.world,
             }
         save_checkpoint(self.out / name, content)
@@ -257,6 +266,7 @@ class Trainer:
         check_same_run(content, self.job.describe, str(path))
         try:
             self.model.load_state_dict(state["raw_model"])
+            self.companion.load_state_dict(state.get("companion", {}))
             self.ema.model.load_state_dict(content["model"])
             self.ema.steps = state["ema_steps"]
             self.optimiser.load_state_dict(state["optimiser"])
@@ -264,6 +274,8 @@ class Trainer:
             self.epoch, self.steps = content["epoch"], state["steps"]
             self.best, self.stale, self.seconds = state["best"], state["stale"], state["seconds"]
             torch.set_rng_state(state["torch_rng"])
+            if self.device.type == "cuda" and state.get("cuda_rng") is not None:
+                torch.cuda.set_rng_state(state["cuda_rng"], self.device)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path}: damaged ({type(error).__name__}: {error}); start again with another --out"
@@ -271,8 +283,8 @@ class Trainer:
         self.log.truncate(self.epoch)
 
 
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def _parameter_groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
     """Decay the convolution weights only: shrinking biases and normalisation gains helps nothing."""
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    decayed = [p for p in parameters if p.ndim > 1]
+    plain = [p for p in parameters if p.ndim <= 1]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]

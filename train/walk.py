@@ -19,19 +19,18 @@ from torch import distributed as dist
 
 from deploy.annotations import AnnotationSet
 
-from .checkpoint import load_checkpoint, load_weights, model_from, read_weights, save_checkpoint
+from .checkpoint import load_checkpoint, model_from
+from .distill import MethodDistillation
+from .distilling import build_losses
 from .model import Yolov8
 from .plots import plot_training
-from .provenance import describe_run
 from .recipe import Recipe, load_recipe
-from .resume import check_same_run
 from .run_log import RunLog, read_log
 from .splits import load_both
-from .supervised import supervised_job
-from .trainer import Trainer, choose_device, seed_everything
-
-ZOO = Path(__file__).resolve().parent.parent / "deploy" / "zoo"
-PROCEDURAL_WEIGHTS = ZOO / "procedural" / "weights.safetensors"
+from .stage import begun, train_stage
+from .teacher import FOLDER, find_teacher
+from .teacher_student import Teacher, channels_of
+from .trainer import choose_device
 
 
 def walk(recipe_name: str, out: Path, overrides: list[str], resume: bool, console: Console | None = None) -> Path:
@@ -57,11 +56,12 @@ def walk_recipe(recipe: Recipe, out: Path, *, resume: bool = False, console: Con
             f"{recipe.data.name or recipe.name}: {len(train.images)} train and {len(val.images)} val images, "
             f"{len(train.class_names)} classes"
         )
-        _train(recipe, out, train, val, log, resume)
+        teacher = find_teacher(recipe, out, train, val, console) if recipe.distill.losses else None
+        train_stage(recipe, out, train, val, log, teacher)
         log.close()
         if rank == 0:
             plot_training(read_log(log.path), out / "plots")
-            _finish(recipe, out, train, val, console)
+            _finish(recipe, out, train, val, teacher, console)
         return out
     finally:
         if dist.is_initialized():
@@ -80,60 +80,6 @@ def _load_first_here(
     return found
 
 
-def starting_model(recipe: Recipe, class_count: int) -> tuple[Yolov8, str]:
-    """Build the recipe's network with its starting weights, and a line that says where they come from."""
-    seed_everything(recipe.train.seed)
-    model = Yolov8(recipe.model.size, class_count)
-    source = recipe.model.weights
-    if source == "none":
-        return model, f"YOLOv8{recipe.model.size} from scratch"
-    path = PROCEDURAL_WEIGHTS if source == "procedural" else Path(source)
-    if source == "procedural" and recipe.model.size != "n":
-        raise ValueError(
-            f"model.weights = procedural fits size n only, got {recipe.model.size}; give a checkpoint, or none"
-        )
-    fresh = load_weights(model, read_weights(path), str(path), other_classes=True)
-    # Only the file's name: the line goes into cards, and folders of one machine do not belong there.
-    told = "the shipped procedural weights" if source == "procedural" else path.name
-    kept = f", {len(fresh)} class tensors new" if fresh else ""
-    return model, f"YOLOv8{recipe.model.size} from {told}{kept}"
-
-
-def _train(recipe: Recipe, out: Path, train: AnnotationSet, val: AnnotationSet, log: RunLog, resume: bool) -> None:
-    if resume:
-        # The weights it once started from may be gone, or lie elsewhere now; where it came from stays as it was.
-        kept = load_checkpoint(out / ("last.pt" if (out / "last.pt").is_file() else "checkpoint.pt"))
-        seed_everything(recipe.train.seed)
-        model, origin = Yolov8(recipe.model.size, len(train.class_names)), kept["start"]
-    else:
-        model, origin = starting_model(recipe, len(train.class_names))
-    describe: dict[str, Any] = {
-        "size": recipe.model.size,
-        "class_names": list(train.class_names),
-        "image_size": recipe.train.image_size,
-        "recipe": recipe.model_dump_json(),
-        "start": origin,
-        "provenance": describe_run(recipe.train.seed, recipe.data.name or recipe.name).model_dump_json(),
-    }
-    finished = out / "checkpoint.pt"
-    if resume and finished.is_file():
-        content = load_checkpoint(finished)
-        check_same_run(content, describe, str(finished))
-        if recipe.train.epochs <= content.get("training", {}).get("planned_epochs", 0):
-            log.say("training was finished; going on with the export")
-            return
-    log.say(origin)
-    trainer = Trainer(model, recipe.train, supervised_job(recipe, train, val, describe), out, log=log)
-    if resume:
-        trainer.resume()
-        log.say(f"continuing after epoch {trainer.epoch} of {recipe.train.epochs}")
-    trainer.fit()
-    if trainer.rank == 0:
-        best = load_checkpoint(out / "best.pt")
-        done = {"epochs": trainer.epoch, "planned_epochs": recipe.train.epochs, "minutes": trainer.seconds / 60}
-        save_checkpoint(finished, {**best, "training": done})
-
-
 @contextmanager
 def drawing_bar(console: Console, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
     """Show how far the drawing of procedural scenes is; reading annotations never calls it."""
@@ -149,22 +95,40 @@ def drawing_bar(console: Console, *, shown: bool) -> Iterator[Callable[[int, int
         yield advance
 
 
-def _finish(recipe: Recipe, out: Path, train: AnnotationSet, val: AnnotationSet, console: Console) -> None:
+def _finish(
+    recipe: Recipe, out: Path, train: AnnotationSet, val: AnnotationSet, teacher: Teacher | None, console: Console
+) -> None:
     from .report import run_report
 
     content = load_checkpoint(out / "checkpoint.pt")
     model = model_from(content, str(out / "checkpoint.pt"))
+    if teacher:
+        _draw_distillation(recipe, out, model, teacher, val)
     run_report(recipe, content, model, train, val, out, console)
+
+
+def _draw_distillation(recipe: Recipe, out: Path, student: Yolov8, teacher: Teacher, val: AnnotationSet) -> None:
+    """Draw what was distilled, where it was the method: only `last.pt` still holds the adapters."""
+    if not set(recipe.distill.losses) & {"magnitude", "relation"} or not (out / "last.pt").is_file():
+        return
+    from .distill_pictures import draw_distillation
+
+    losses = build_losses(recipe.distill, channels_of(student), channels_of(teacher.model))
+    losses.load_state_dict(load_checkpoint(out / "last.pt")["resume"]["companion"])
+    size, names = recipe.train.image_size, list(val.class_names)
+    method = losses["method"]
+    assert isinstance(method, MethodDistillation)
+    draw_distillation(student, teacher.model, method, val.images, names, size, out / "plots")
 
 
 def _check_folder(out: Path, resume: bool) -> None:
     """Refuse to overwrite a run, or to resume one that is not there."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; give a folder")
-    there = (out / "last.pt").is_file()
-    if resume and not there and not (out / "checkpoint.pt").is_file():
+    there = begun(out) or begun(out / FOLDER)
+    if resume and not there:
         raise FileNotFoundError(f"{out}: nothing to resume, it holds no last.pt; start without --resume")
-    if not resume and (there or (out / "checkpoint.pt").is_file()):
+    if not resume and there:
         raise ValueError(f"{out} already holds a run; continue it with --resume, or choose another --out")
 
 

@@ -8,11 +8,11 @@ from rich.console import Console
 from torch import nn
 
 from tests.train.test_trainer import tiny_recipe, trainer
-from train import walk
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.model import Yolov8
 from train.resume import check_same_run
 from train.run_log import RunLog
+from train.stage import train_stage
 from train.trainer import NonFiniteLoss
 
 
@@ -63,16 +63,15 @@ def test_a_resumed_run_needs_no_starting_weights_and_keeps_its_origin(pictures, 
     save_file(Yolov8("n", 2).state_dict(), tmp_path / "start.safetensors")
     log = RunLog(tmp_path / "run", Console(quiet=True), tensorboard=False)
 
-    def leg(epochs, *, resume):
+    def leg(epochs):
         recipe = tiny_recipe(epochs=epochs)
         weights = recipe.model.model_copy(update={"weights": str(tmp_path / "start.safetensors")})
         recipe = recipe.model_copy(update={"model": weights})
-        walk._train(recipe, tmp_path / "run", pictures, pictures, log, resume)
-        return load_checkpoint(tmp_path / "run" / "checkpoint.pt")
+        return train_stage(recipe, tmp_path / "run", pictures, pictures, log)
 
-    first = leg(1, resume=False)
+    first = leg(1)
     (tmp_path / "start.safetensors").unlink()
-    second = leg(2, resume=True)
+    second = leg(2)
     assert first["start"] == second["start"] == "YOLOv8n from start.safetensors"
     assert (first["training"]["epochs"], second["training"]["epochs"]) == (1, 2)
 
