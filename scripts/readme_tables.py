@@ -69,6 +69,35 @@ def postprocess_table(result: dict[str, Any]) -> list[str]:
     return [*lines, "", f"Medians of {result['rounds']} interleaved rounds, {origin}; `make bench` repeats it."]
 
 
+def comparison_lines(table: dict[str, Any]) -> list[str]:
+    """Return the lines for the comparison.json of `rsedge compare`: one row per recipe, against the reference."""
+
+    def points(figure: dict[str, float | None]) -> str:
+        spread = "" if figure["sd"] is None else f" ± {100 * figure['sd']:.1f}"
+        return f"{100 * figure['mean']:.1f}{spread}" if figure["mean"] is not None else "-"
+
+    about, seeds = table["about"], len(table["seeds"])
+    lines = [
+        f"| {about['student']}, {about['image_size']} x {about['image_size']}, {about['epochs']} epochs, {seeds} seeds "
+        f"| mAP50 | mAP50-95 | difference, {100 * table['level']:.0f} % interval | p |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in table["rows"]:
+        d = (row["difference"] or {}).get("map50_95")
+        cells = ["reference", ""]
+        if d:
+            cells = [f"{100 * d['value']:+.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]", f"{d['p']:.3f}"]
+        lines.append(f"| {row['name']} | {points(row['map50'])} | {points(row['map50_95'])} | {' | '.join(cells)} |")
+    origin = about["provenance"]
+    return [
+        *lines,
+        "",
+        f"{table['images']} val images, scored after the last epoch; mean ± standard deviation over seeds; intervals "
+        f"by paired bootstrap over {table['covers']} ({table['resamples']} resamples). Teacher: "
+        f"{'; '.join(about['teachers'])}. {origin['machine']}, commit {origin['commit']}.",
+    ]
+
+
 def sections() -> dict[str, list[str]]:
     """Return the lines of each marked section whose results are there."""
     found: dict[str, list[str]] = {}
@@ -82,6 +111,8 @@ def sections() -> dict[str, list[str]]:
         starts = [results / f"vhr10_start_{name}.json" for name in ("procedural", "scratch")]
         if all(path.is_file() for path in starts):
             found["vhr10"] += ["", *start_table([load(path.name) for path in starts])]
+    if (results / "distillation_vhr10.json").is_file():
+        found["distillation"] = comparison_lines(load("distillation_vhr10.json"))
     if (results / "demo.json").is_file():
         found["demo"] = accuracy_table(load("demo.json"))
     if (results / "postprocess_speed.json").is_file():

@@ -25,18 +25,24 @@ RIDGE = 1e-3
 
 @torch.no_grad()
 def fit_adapters(
-    losses: nn.Module, student: Yolov8, ask: Ask, batches: Iterable[Batch], autocast: torch.dtype | None
+    losses: nn.Module,
+    student: Yolov8,
+    ask: Ask,
+    batches: Iterable[Batch],
+    autocast: torch.dtype | None,
+    *,
+    frozen: bool = False,
 ) -> None:
     """Set every 1x1 convolution in `losses` to the ridge regression from student to teacher maps over `batches`.
 
-    The student stays as it is, BatchNorm statistics included.
+    The student stays as it is, BatchNorm statistics included. frozen: it will train with fixed statistics.
     """
     found = [module for module in losses.modules() if isinstance(module, Adapters)]
     levels = {s for adapters in found for s, layer in adapters.levels.items() if isinstance(layer, nn.Conv2d)}
     if not levels:
         return
     device = next(student.parameters()).device
-    probe = copy.deepcopy(student).train()
+    probe = copy.deepcopy(student).train(not frozen)
     sums: dict[str, list[Tensor]] = {}
     for batch in batches:
         batch = batch.to(device)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .baselines_heads import Localisation, LogitDistillation, require_positive
+from .distill import covered_spans
 from .loss import Targets
 from .teacher_student import Adapters, Outputs
 
@@ -130,7 +131,7 @@ class FocalGlobal(nn.Module):
 
     Yang, Li, Jiang, Gong, Yuan, Zhao, Yuan: Focal and Global Knowledge Distillation for Detectors (FGD),
     arXiv:2111.11837, eq. 2 to 14. Per level and image, all boxes scaled to the level, cells covered as in
-    `covered_cells`; S = 1 / (cells of the box), the smaller box where they overlap; N_bg: number of uncovered cells;
+    `train.distill`; S = 1 / (cells of the box), the smaller box where they overlap; N_bg: number of uncovered cells;
     A_sp = h w softmax over the cells of (mean_c |F| / T), A_ch = c softmax over the channels of (mean_cells |F| / T);
     R: the context block below, one for the student and one for the teacher, both learnt:
 
@@ -229,23 +230,9 @@ class ContextBlock(nn.Module):
         return m + self.transform(context)[:, :, None, None]
 
 
-def covered_cells(targets: Targets, stride: int, h: int, w: int) -> tuple[Tensor, Tensor]:
-    """Say which rows (b, m, h) and columns (b, m, w) of a level each box covers, bool, False for padding.
-
-    A box covers floor(x1 / s) to ceil(x2 / s) exclusive, clipped to the map, and at least one cell however small.
-    """
-    spans = []
-    for low, high, cells in ((1, 3, h), (0, 2, w)):
-        first = (targets.xyxy[..., low] / stride).floor().clamp(0, cells - 1)
-        end = torch.maximum((targets.xyxy[..., high] / stride).ceil().clamp(max=cells), first + 1)
-        at = torch.arange(cells, device=first.device)
-        spans.append((at >= first[..., None]) & (at < end[..., None]) & targets.valid[..., None])
-    return spans[0], spans[1]
-
-
 def object_weights(targets: Targets, stride: int, h: int, w: int) -> Tensor:
     """Return 1 / (number of cells of the smallest box that covers the cell), 0 where none does: (b, h, w) float32."""
-    rows, columns = covered_cells(targets, stride, h, w)
+    rows, columns = (span & targets.valid[..., None] for span in covered_spans(targets.xyxy, stride, (h, w)))
     b, m = targets.valid.shape
     if not m:
         return torch.zeros((b, h, w), device=targets.xyxy.device)

@@ -55,44 +55,58 @@ def write_comparison(
     rows: Sequence[Row],
     truth: Sequence[AnnotatedImage],
     class_names: Sequence[str],
-    reference: str,
+    references: Sequence[str],
     out: Path,
     *,
     resamples: int = 1000,
     folds: int = 0,
     about: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Write comparison.json, comparison.md and comparison.png into `out`; returns the table.
+) -> list[dict[str, Any]]:
+    """Write comparison.json, .md and .png into `out`, and comparison_2 ... for further references; returns the tables.
 
     Raises ValueError where rows cannot be compared, OSError where a file cannot be written.
     """
-    differences = differences_to(rows, truth, len(class_names), reference, resamples)
-    table = comparison_table(rows, reference, differences, resamples=resamples, folds=folds, about=about)
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "comparison.json", (json.dumps(table, indent=2) + "\n").encode())
-    write_atomically(out / "comparison.md", to_markdown(table).encode())
-    plot_comparison(table, out / "comparison.png")
-    return table
+    tables = []
+    figures = resampled(rows, truth, len(class_names), resamples)
+    for number, reference in enumerate(references, 1):
+        differences = differences_to(rows, figures, reference)
+        table = comparison_table(rows, reference, differences, resamples=resamples, folds=folds, about=about)
+        stem = "comparison" + (f"_{number}" if number > 1 else "")
+        write_atomically(out / f"{stem}.json", (json.dumps(table, indent=2) + "\n").encode())
+        write_atomically(out / f"{stem}.md", to_markdown(table).encode())
+        plot_comparison(table, out / f"{stem}.png")
+        tables.append(table)
+    return tables
 
 
-def differences_to(
-    rows: Sequence[Row], truth: Sequence[AnnotatedImage], class_count: int, reference: str, resamples: int
-) -> dict[str, list[Difference]]:
-    """Return, for each row but the reference, how its mAP50 and mAP50-95 differ from the reference's.
+def resampled(
+    rows: Sequence[Row], truth: Sequence[AnnotatedImage], class_count: int, resamples: int
+) -> dict[str, np.ndarray]:
+    """Return each row's mAP50 and mAP50-95, (seeds, 1 + resamples, 2): as measured, then for each draw of images.
 
-    The same draws of images and seeds serve all rows. Raises ValueError as `check_rows` does.
+    The same draws serve all rows.
     """
-    check_rows(rows, reference)
     ones = np.ones((1, len(truth)), int)
     weights = np.concatenate([ones, draw_images(len(truth), resamples)])
     figures = {}
     for row in rows:
         matched = (match_images(truth, run.detections, class_count) for run in _by_seed(row))
         figures[row.name] = np.stack([average_precision(m, weights) for m in matched])
-    base = figures.pop(reference)
+    return figures
+
+
+def differences_to(rows: Sequence[Row], figures: dict[str, np.ndarray], reference: str) -> dict[str, list[Difference]]:
+    """Return, for each row but the reference, how its mAP50 and mAP50-95 differ from the reference's.
+
+    figures: of `resampled`. Raises ValueError as `check_rows` does.
+    """
+    check_rows(rows, reference)
+    base = figures[reference]
     return {
         name: paired_bootstrap(own[:, 1:], base[:, 1:], own[:, 0], base[:, 0], level=LEVEL)
         for name, own in figures.items()
+        if name != reference
     }
 
 
@@ -242,6 +256,11 @@ def coverage(table: dict[str, Any]) -> str:
         text += (
             "One seed: the intervals cover the choice of images only. Another seed may move a row by more than its "
             "interval shows. "
+        )
+    if table["about"].get("teachers"):
+        text += (
+            "Distilled rows share one teacher, which no interval covers; losses on feature maps have adapters that "
+            "start from least squares. Minutes leave the teacher's own training out. "
         )
     if others > 1:
         text += f"The p-values are not corrected for there being {others} rows. "

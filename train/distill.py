@@ -72,9 +72,13 @@ def size_weights(xyxy: Tensor, valid: Tensor) -> Tensor:
 
 def covered_cells(xyxy: Tensor, stride: int, hw: tuple[int, int]) -> Tensor:
     """Return (b, m, h, w) bool: the cells of a level that each box shares area with, at least one each."""
-    rows = _span(xyxy[..., 1], xyxy[..., 3], stride, hw[0])
-    columns = _span(xyxy[..., 0], xyxy[..., 2], stride, hw[1])
+    rows, columns = covered_spans(xyxy, stride, hw)
     return rows[..., :, None] & columns[..., None, :]
+
+
+def covered_spans(xyxy: Tensor, stride: int, hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return the rows (b, m, h) and the columns (b, m, w) of a level that each box covers, bool, at least one each."""
+    return _span(xyxy[..., 1], xyxy[..., 3], stride, hw[0]), _span(xyxy[..., 0], xyxy[..., 2], stride, hw[1])
 
 
 def _span(low: Tensor, high: Tensor, stride: int, count: int) -> Tensor:
@@ -160,10 +164,11 @@ def relation_terms(student: Tensor, teacher: Tensor, regions: Regions) -> tuple[
     student, teacher: (b, c, h, w) float32. Fewer than two objects on the level: the first is exactly 0. Objects of an
     image that has no background on this level are left out of the second.
     """
-    ours, theirs = (relations_of(f, regions) for f in (student, teacher))
-    nothing = student.sum() * 0
-    pairs = (theirs[0] - ours[0]).square().mean() if len(ours[0]) > 1 else nothing
-    around = (theirs[1] - ours[1]).square().mean() if len(ours[1]) else nothing
+    members = regions.member.nonzero(as_tuple=True)  # once for both: on a GPU it waits for the device
+    ours, theirs = (_cosines(f, regions, members) for f in (student, teacher))
+    pairs = (theirs[0] - ours[0]).square().mean() if len(members[0]) > 1 else student.sum() * 0
+    counted = regions.background.flatten(1).any(1)[members[0]]
+    around = ((theirs[1] - ours[1]).square() * counted).sum() / counted.sum().clamp(min=1)
     return pairs, around
 
 
@@ -172,12 +177,16 @@ def relations_of(features: Tensor, regions: Regions) -> tuple[Tensor, Tensor]:
 
     Objects come in the order of images, then of targets; k leaves out those in images without background.
     """
+    members = regions.member.nonzero(as_tuple=True)
+    pairs, around = _cosines(features, regions, members)
+    return pairs, around[regions.background.flatten(1).any(1)[members[0]]]
+
+
+def _cosines(features: Tensor, regions: Regions, members: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """Return the cosines between the n members (n, n), and of each with its image's background (n,)."""
     objects, around = object_vectors(features, regions)
-    units = functional.normalize(objects, dim=-1, eps=1e-8)
-    in_level = units[regions.member]
-    has_background = regions.background.flatten(1).any(1)
-    cosines = (units * functional.normalize(around, dim=-1, eps=1e-8)[:, None]).sum(-1)
-    return in_level @ in_level.T, cosines[regions.member & has_background[:, None]]
+    units = functional.normalize(objects[members], dim=-1, eps=1e-8)
+    return units @ units.T, (units * functional.normalize(around, dim=-1, eps=1e-8)[members[0]]).sum(-1)
 
 
 class MethodDistillation(nn.Module):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 
 from deploy.annotations import AnnotationSet
 
@@ -111,13 +112,17 @@ def distilling_job(
             "teacher": teacher_digest,
             "precision": str(choose_precision(recipe.train.precision, device) or torch.float32),
             "image_size": recipe.train.image_size,
+            "device": device.type,
+            "torch": torch.__version__,
         }
-        ask = TeacherCache(ask, Path(recipe.distill.cache), key, count * recipe.train.epochs)
+        world = dist.get_world_size() if dist.is_initialized() else 1
+        ask = TeacherCache(ask, Path(recipe.distill.cache), key, world * count * recipe.train.epochs)
     if fresh and recipe.distill.fit_adapters:
         student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         losses.to(device)
         first = itertools.islice(batches(0), recipe.distill.fit_adapters)
-        fit_adapters(losses, student, ask, first, choose_precision(recipe.train.precision, device))
+        precision = choose_precision(recipe.train.precision, device)
+        fit_adapters(losses, student, ask, first, precision, frozen=recipe.train.freeze_batch_norm)
     criterion = detection_loss(recipe)
     return Job(
         make_step=lambda network: distilling_step(network, ask),

@@ -170,11 +170,13 @@ class FocalGlobal(_Section):
 
 
 class Localisation(_Section):
-    """Localisation distillation (arXiv:2102.12252). vlr_weight: share of the cells around the objects' own."""
+    """Localisation distillation (arXiv:2102.12252). vlr_*: the cells around the objects' own, their share and reach."""
 
     gain: NotNegative = 0.2
     temperature: Positive = 10.0
     vlr_weight: NotNegative = 0.25
+    vlr_ratio: Share = 0.25
+    assigned_by: Literal["teacher", "student"] = "teacher"
 
 
 class Distill(_Section):
@@ -215,7 +217,17 @@ class Distill(_Section):
                 raise ValueError(f"distill.losses names an unknown loss {name!r}; {cure}")
         if len(set(self.losses)) < len(self.losses):
             raise ValueError(f"distill.losses must name each loss once, got {self.losses}")
+        gains = {"magnitude": ("alpha", "beta"), "relation": ("gamma", "delta")}
+        for name in self.losses:
+            keys = gains.get(name, (f"{name}.gain",))
+            if not any(self._gain(key) for key in keys):
+                told = " or ".join(f"distill.{key}" for key in keys)
+                raise ValueError(f"distill.losses names {name!r}: then {told} must be above 0, or leave the name out")
         return self
+
+    def _gain(self, key: str) -> float:
+        section, _, name = key.partition(".")
+        return float(getattr(getattr(self, section), name) if name else getattr(self, section))
 
 
 class Export(_Section):

@@ -257,6 +257,9 @@ def markdown(report: dict[str, Any], out: Path) -> str:
             f"{_percent(t['scores']['map50_95'])} at the student's image size; losses: "
             + ", ".join(report["recipe"]["distill"]["losses"])
         )
+        student = report["accuracy"]["torch"]["map50_95"]
+        if t["scores"]["map50_95"] < student:
+            lines.append(f"- **warning:** this teacher is worse than its student, which has {_percent(student)}")
     pictures = [p for p in PICTURES if (out / p).is_file()]
     lines += ["", *[f"![{Path(p).stem}]({p})" for p in pictures]]
     for verb, where in (("Trained", training["provenance"]), ("Exported and scored", source)):

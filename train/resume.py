@@ -38,10 +38,13 @@ def check_same_run(kept: dict[str, Any], wanted: dict[str, Any], origin: str) ->
             _refuse(origin, key, kept[key], wanted[key])
     old_teacher, new_teacher = ((side.get("teacher") or {}).get("sha256") for side in (kept, wanted))
     if "teacher" in kept and "teacher" in wanted and old_teacher != new_teacher:
-        _refuse(origin, "a teacher of SHA-256", str(old_teacher)[:12], str(new_teacher)[:12])
+        raise ValueError(
+            f"{origin}: was taught by another teacher (SHA-256 {str(old_teacher)[:12]}, now {str(new_teacher)[:12]}); "
+            "give the teacher's own checkpoint again, or choose another --out"
+        )
     if "recipe" not in kept or "recipe" not in wanted:
         return
-    old, new = _flat(json.loads(kept["recipe"])), _flat(json.loads(wanted["recipe"]))
+    old, new = flat_recipe(kept["recipe"]), flat_recipe(wanted["recipe"])
     for key in sorted(old.keys() & new.keys()):
         if old[key] != new[key] and key not in FREE and not key.startswith("export."):
             _refuse(origin, key, old[key], new[key])
@@ -52,6 +55,11 @@ def _refuse(origin: str, key: str, kept: object, wanted: object) -> None:
         f"{origin}: was trained with {key} {kept!r}, the recipe says {wanted!r}; resume with the same recipe, or "
         "choose another --out"
     )
+
+
+def flat_recipe(text: str) -> dict[str, Any]:
+    """Return {"section.key": value} of a recipe as JSON."""
+    return _flat(json.loads(text))
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -26,16 +26,16 @@ class Variant:
     recipe: Recipe
 
 
-def variants_of(recipes: list[str], overrides: list[str], rows: str | None) -> tuple[list[Variant], str | None]:
-    """Return the rows of `recipes`, and the name of the row that `rows` calls the reference.
+def variants_of(recipes: list[str], overrides: list[str], rows: str | None) -> tuple[list[Variant], list[str]]:
+    """Return the rows of `recipes`, and the names of the rows that `rows` calls references.
 
-    rows: a TOML file, or the name of a shipped one, with `reference = NAME` and tables `[rows.NAME]` of recipe keys;
-    each recipe is then varied by each of them. overrides: `KEY=VALUE` for all rows, after the table's.
+    rows: a TOML file, or the name of a shipped one, with `reference = NAME` or `[NAME, ...]` and tables `[rows.NAME]`
+    of recipe keys; each recipe is then varied by each of them. overrides: `KEY=VALUE` for all rows, after the table's.
     Raises FileNotFoundError or ValueError with the cure.
     """
     if rows is None:
         names = _unique([Path(name).stem for name in recipes])
-        return [Variant(n, load_recipe(r, overrides)) for n, r in zip(names, recipes, strict=True)], None
+        return [Variant(n, load_recipe(r, overrides)) for n, r in zip(names, recipes, strict=True)], []
     table, reference = read_rows(rows)
     found = []
     for recipe in recipes:
@@ -45,11 +45,11 @@ def variants_of(recipes: list[str], overrides: list[str], rows: str | None) -> t
                 found.append(Variant(shown, load_recipe(recipe, [*keys, *overrides])))
             except ValueError as error:
                 raise ValueError(f"{rows}, row {name!r}: {error}") from error
-    return found, reference if len(recipes) == 1 else None
+    return found, reference if len(recipes) == 1 else []
 
 
-def read_rows(name: str) -> tuple[dict[str, list[str]], str | None]:
-    """Read a table of rows: {row: ["KEY=VALUE", ...]} and the reference's name."""
+def read_rows(name: str) -> tuple[dict[str, list[str]], list[str]]:
+    """Read a table of rows: {row: ["KEY=VALUE", ...]} and the references' names."""
     path = Path(name)
     if not path.is_file():
         path = SHIPPED / f"{name}.toml"
@@ -63,11 +63,13 @@ def read_rows(name: str) -> tuple[dict[str, list[str]], str | None]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid TOML: {error}; mend that line") from error
     rows = content.pop("rows", None)
-    reference = content.pop("reference", None)
+    reference = content.pop("reference", [])
+    reference = [reference] if isinstance(reference, str) else reference
     if not isinstance(rows, dict) or not rows or not all(isinstance(v, dict) for v in rows.values()) or content:
         raise ValueError(f"{path}: must hold `reference` and tables [rows.NAME] with keys of a recipe, nothing else")
-    if reference is not None and reference not in rows:
-        raise ValueError(f"{path}: reference must be one of its rows ({', '.join(rows)}), got {reference!r}")
+    for wanted in reference:
+        if wanted not in rows:
+            raise ValueError(f"{path}: reference must be one of its rows ({', '.join(rows)}), got {wanted!r}")
     return {row: [f"{k}={_toml(v)}" for k, v in _flat(keys)] for row, keys in rows.items()}, reference
 
 

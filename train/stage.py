@@ -40,8 +40,9 @@ def starting_model(recipe: Recipe, class_count: int) -> tuple[Yolov8, str]:
     # Only the file's name: the line goes into cards, and folders of one machine do not belong there.
     told = "the shipped procedural weights" if source == "procedural" else path.name
     given = size_of(weights)
-    if given and list(SCALES).index(given) < list(SCALES).index(recipe.model.size):
-        small = Yolov8(given, int(weights["model.22.cv3.0.2.weight"].shape[0]))
+    classes = weights.get("model.22.cv3.0.2.weight")
+    if given and classes is not None and list(SCALES).index(given) < list(SCALES).index(recipe.model.size):
+        small = Yolov8(given, int(classes.shape[0]))
         load_weights(small, weights, str(path))
         weights = grow(small, recipe.model.size, recipe.train.seed).state_dict()
         told += f", grown from size {given}"
@@ -84,7 +85,7 @@ def train_stage(
         content = load_checkpoint(finished)
         check_same_run(content, describe, str(finished))
         if recipe.train.epochs <= content.get("training", {}).get("planned_epochs", 0):
-            log.say("training was finished before; going on with what follows")
+            log.say(f"YOLOv8{recipe.model.size} in {out} was finished before; going on with what follows")
             return content
     log.say(origin)
     if teacher:
@@ -103,6 +104,7 @@ def train_stage(
     if trainer.rank == 0:
         best = load_checkpoint(out / "best.pt")
         done = {"epochs": trainer.epoch, "planned_epochs": recipe.train.epochs, "minutes": trainer.seconds / 60}
+        best.pop("companion", None)  # adapters are of no use without the teacher; best.pt still has them
         save_checkpoint(finished, {**best, "training": done})
         if teacher:
             warn_if_worse(teacher, best["scores"], "the trained student", log)

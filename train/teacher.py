@@ -14,7 +14,7 @@ from deploy.annotations import AnnotationSet
 from .checkpoint import load_checkpoint, model_from, write_atomically
 from .recipe import Distill, Model, Recipe
 from .run_log import RunLog
-from .stage import train_stage
+from .stage import begun, train_stage
 from .supervised import validator
 from .teacher_cache import weights_digest
 from .teacher_student import Teacher
@@ -38,6 +38,15 @@ def teacher_recipe(recipe: Recipe) -> Recipe:
     )
 
 
+def check_teacher_file(recipe: Recipe) -> None:
+    """Raise FileNotFoundError where the recipe names a teacher that is not there; cheap, before any work."""
+    path = recipe.teacher.checkpoint
+    if recipe.distill.losses and path and not Path(path).is_file():
+        raise FileNotFoundError(
+            f"teacher.checkpoint {path}: no such file; give the checkpoint.pt of a run, or leave it empty to train one"
+        )
+
+
 def find_teacher(recipe: Recipe, out: Path, train: AnnotationSet, val: AnnotationSet, console: Console) -> Teacher:
     """Return the recipe's teacher; without `teacher.checkpoint` it is trained, continued or read in `out/teacher`.
 
@@ -48,11 +57,12 @@ def find_teacher(recipe: Recipe, out: Path, train: AnnotationSet, val: Annotatio
         path = Path(recipe.teacher.checkpoint)
     else:
         path = out / FOLDER / "checkpoint.pt"
-        log = RunLog(path.parent, console, active=active)
-        if not path.is_file():
-            log.say(f"training the teacher, YOLOv8{recipe.teacher.size}, into {path.parent}")
-        train_stage(teacher_recipe(recipe), path.parent, train, val, log)
-        log.close()
+        # A student that has begun keeps the teacher it began with, also where the recipe now asks for more epochs.
+        if not (path.is_file() and begun(out)):
+            log = RunLog(path.parent, console, active=active)
+            log.say(f"the teacher, YOLOv8{recipe.teacher.size}, in {path.parent}")
+            train_stage(teacher_recipe(recipe), path.parent, train, val, log)
+            log.close()
     content = load_checkpoint(path)
     model = model_from(content, str(path))
     digest = weights_digest(model)

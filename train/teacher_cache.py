@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,9 +38,9 @@ def weights_digest(model: nn.Module) -> str:
 class TeacherCache:
     """Answer from the folder where it can, otherwise ask the teacher and keep its answer.
 
-    folder: made where missing. key: what all answers in it have in common, for instance the teacher's digest and
-    precision. batches: how many answers the run will need, for the check of free disk space. Raises ValueError where
-    the folder belongs to another key or holds something else, OSError where the disk is too small.
+    folder: made where missing. key: what all answers in it have in common: the teacher's digest, precision, device and
+    version of torch. batches: how many answers the run will need, for the check of free disk space. Raises ValueError
+    where the folder belongs to another key or holds something else, OSError where the disk is too small.
     """
 
     def __init__(self, ask: Ask, folder: Path, key: dict[str, str | int], batches: int) -> None:
@@ -53,11 +54,18 @@ class TeacherCache:
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"distill.cache {self.folder}: must be a folder, it is a file; {cure}")
         if not path.is_file():
-            if self.folder.is_dir() and any(self.folder.iterdir()):
+            # Several processes may come at once: what belongs to the key itself is no other file.
+            if self.folder.is_dir() and any(not p.name.startswith(path.name) for p in self.folder.iterdir()):
                 raise ValueError(f"distill.cache {self.folder}: must be empty or a cache, it holds other files; {cure}")
-            self.folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(key, indent=1), encoding="utf-8")
-            return
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                scratch = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+                scratch.write_text(json.dumps(key, indent=1), encoding="utf-8")
+                os.replace(scratch, path)
+            except OSError as error:
+                raise OSError(
+                    error.errno, f"distill.cache {self.folder}: cannot be written ({error.strerror}); {cure}"
+                ) from error
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
@@ -80,7 +88,7 @@ class TeacherCache:
                 self.hits += 1
                 return _unpacked(kept)
             except (SafetensorError, KeyError):
-                path.unlink()  # a torn file of a machine that went away: ask again
+                path.unlink(missing_ok=True)  # a torn file of a machine that went away: ask again
         answer = self.ask(batch)
         self._keep(path, answer)
         self.misses += 1

@@ -106,10 +106,10 @@ class Trainer:
         self.ema = Ema(self.model, config.ema_decay, ramp)
         self.companion = (job.companion or nn.Module()).to(self.device)
         network = job.assemble(self.model) if job.assemble else self.model
-        self.parameters = [p for p in network.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(
-            _parameter_groups(self.parameters, config.weight_decay), lr=config.learning_rate
-        )
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        own = {id(p) for p in self.model.parameters()}
+        self.clipped = [[p for p in parameters if (id(p) in own) is inside] for inside in (True, False)]
+        self.optimiser = torch.optim.AdamW(_parameter_groups(parameters, config.weight_decay), lr=config.learning_rate)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.autocast is torch.float16)
         self.epoch, self.steps, self.best, self.stale, self.seconds = 0, 0, -1.0, 0, 0.0
         if self.world > 1:
@@ -172,7 +172,8 @@ class Trainer:
         self._set_rate()
         with torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
             losses = self.step(batch.to(self.device))
-        values = {name: float(value.detach()) for name, value in losses.items()}
+        told = torch.stack([value.detach().float() for value in losses.values()]).tolist()  # one wait for the device
+        values = dict(zip(losses, told, strict=True))
         for name, value in values.items():
             if not math.isfinite(value):
                 raise NonFiniteLoss(
@@ -182,7 +183,9 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(torch.stack(list(losses.values())).sum()).backward()
         self.scaler.unscale_(self.optimiser)
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.config.clip_gradient))
+        # Apart: large gradients of an adapter must not shrink the model's step.
+        norms = [nn.utils.clip_grad_norm_(group, self.config.clip_gradient) for group in self.clipped if group]
+        norm = float(torch.stack(norms).norm())
         if not math.isfinite(norm) and not self.scaler.is_enabled():  # the scaler skips such steps by itself
             raise NonFiniteLoss(
                 f"the gradient became {norm} in epoch {self.epoch + 1}, step {self.steps + 1}, with finite losses; "
@@ -237,10 +240,11 @@ class Trainer:
             "epoch": self.epoch,
             "scores": scores or {},
         }
+        if self.job.companion is not None:
+            content["companion"] = self.companion.state_dict()
         if full:
             content["resume"] = {
                 "raw_model": self.model.state_dict(),
-                "companion": self.companion.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "ema_steps": self.ema.steps,
@@ -266,7 +270,7 @@ class Trainer:
         check_same_run(content, self.job.describe, str(path))
         try:
             self.model.load_state_dict(state["raw_model"])
-            self.companion.load_state_dict(state.get("companion", {}))
+            self.companion.load_state_dict(content.get("companion", {}))
             self.ema.model.load_state_dict(content["model"])
             self.ema.steps = state["ema_steps"]
             self.optimiser.load_state_dict(state["optimiser"])

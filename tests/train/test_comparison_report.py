@@ -22,9 +22,15 @@ from train.comparison_report import (
     differences_to,
     plot_comparison,
     points,
+    resampled,
     to_markdown,
     write_comparison,
 )
+
+
+def differences(rows, truth, reference, resamples):
+    return differences_to(rows, resampled(rows, truth, 3, resamples), reference)
+
 
 NAMES = ["plane", "ship", "never there"]
 ABOUT = {
@@ -74,7 +80,7 @@ def rows(truth):
 @pytest.fixture(scope="module")
 def written(rows, truth, tmp_path_factory):
     out = tmp_path_factory.mktemp("comparison") / "new"
-    return out, write_comparison(rows, truth, NAMES, "plain", out, resamples=200, about=ABOUT)
+    return out, write_comparison(rows, truth, NAMES, ["plain"], out, resamples=200, about=ABOUT)[0]
 
 
 def test_means_and_spreads_are_those_of_the_runs(rows, written):
@@ -108,7 +114,7 @@ def test_planted_differences_are_found_and_no_others(rows, written):
 
 def test_the_order_of_the_runs_does_not_matter(rows, truth):
     turned = [replace(row, runs=row.runs[::-1]) if i % 2 else row for i, row in enumerate(rows)]
-    assert differences_to(turned, truth, 3, "plain", 50) == differences_to(rows, truth, 3, "plain", 50)
+    assert differences(turned, truth, "plain", 50) == differences(rows, truth, "plain", 50)
 
 
 def test_files_hold_the_table(written):
@@ -172,7 +178,7 @@ def test_points():
 
 
 def test_a_table_of_the_reference_alone(rows, truth, tmp_path):
-    table = write_comparison(rows[:1], truth, NAMES, "plain", tmp_path, resamples=20)
+    table = write_comparison(rows[:1], truth, NAMES, ["plain"], tmp_path, resamples=20)[0]
     assert [line["difference"] for line in table["rows"]] == [None]
     assert "reference" in to_markdown(table)
 
@@ -189,7 +195,7 @@ def test_the_plot_takes_names_with_signs_that_mean_something_elsewhere(written, 
 
 def test_rows_that_cannot_be_compared_are_refused(rows, truth):
     def compared(rows, reference="plain"):
-        return differences_to(rows, truth, 3, reference, 10)
+        return differences(rows, truth, reference, 10)
 
     with pytest.raises(ValueError, match="reference must be one of the rows"):
         compared(rows, "nothing")

@@ -187,6 +187,22 @@ def test_agrees_with_the_literal_reference(seed, attention, size_aware, offset, 
         assert abs(float(found[name]) - value) <= 1e-5 * max(1.0, abs(value)), name
 
 
+def test_every_level_at_once_agrees_with_the_reference():
+    student, teacher, boxes = maps(0, 2), maps(1, 2), boxes_of(4, (4, 3))
+    found = run(MethodDistillation(CHANNELS, CHANNELS, gamma=1, delta=1, levels="all"), student, teacher, boxes)
+    sides = as_lists(student), as_lists(teacher)
+    with pytest.MonkeyPatch.context() as patch:
+        totals = np.zeros(4)
+        for number, stride in enumerate(STRIDES, 1):
+            patch.setattr(reference, "level", lambda *args, **kwargs: 1)  # every box on the one level that is given
+            one = [[side[number - 1]] for side in sides]
+            totals[:2] += reference.magnitude(*one, boxes, (stride,), 1.0, 1.0)
+            totals[2:] += reference.relation(*one, boxes, (stride,), 1.0, 1.0)
+    expected = {"fg": totals[0] / 2, "bg": totals[1] / 2, "relation_object": totals[2], "relation_context": totals[3]}
+    for name, value in expected.items():
+        assert abs(float(found[name]) - value) <= 1e-5 * max(1.0, value), name
+
+
 def test_every_object_on_every_level():
     targets = targets_of([np.array([[0, 0, 8, 8], [0, 0, 64, 64]], np.float32)])
     for level, stride in enumerate(STRIDES, 1):

@@ -7,13 +7,14 @@ import pytest
 import torch
 from rich.console import Console
 
+from train import distilling
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.dataset import Batch, pad_targets
 from train.distilling import ask_directly, build_losses
 from train.model import Yolov8
 from train.recipe import DISTILLATION_LOSSES, Distill, parse_recipe
 from train.run_log import RunLog
-from train.stage import train_stage, warn_if_worse
+from train.stage import starting_model, train_stage, warn_if_worse
 from train.supervised import images_to_float
 from train.teacher import find_teacher
 from train.teacher_cache import TeacherCache, weights_digest
@@ -22,6 +23,14 @@ from train.trainer import Trainer
 from train.walk import walk_recipe
 
 QUIET = Console(quiet=True)
+
+
+def spied(ask, calls):
+    def once(batch):
+        calls.append(1)
+        return ask(batch)
+
+    return once
 
 
 def interrupt(_trainer):
@@ -103,8 +112,9 @@ def test_teacher_then_student_each_continued_and_skipped(pictures, tmp_path):
     assert (out / "checkpoint.pt").stat().st_mtime_ns == stamp
 
 
-def test_a_stopped_student_continues_bit_for_bit(pictures, tmp_path):
-    recipe = recipe_of(train={"epochs": 2, "validate_every": 1})
+@pytest.mark.parametrize("losses", [["magnitude", "relation"], ["mgd"]])  # MGD draws masks in every step
+def test_a_stopped_student_continues_bit_for_bit(pictures, tmp_path, losses):
+    recipe = recipe_of(train={"epochs": 2, "validate_every": 1}, distill={"losses": losses})
     teacher = teacher_of(Yolov8("s", 2))
     whole = train_stage(recipe, tmp_path / "whole", pictures, pictures, RunLog(tmp_path / "whole", QUIET), teacher)
 
@@ -118,6 +128,56 @@ def test_a_stopped_student_continues_bit_for_bit(pictures, tmp_path):
         assert torch.equal(value, resumed["model"][name]), name
 
 
+def test_a_stopped_teacher_continues_bit_for_bit(pictures, tmp_path):
+    recipe = recipe_of(train={"epochs": 2, "validate_every": 1}, teacher={"epochs": 2})
+    whole = find_teacher(recipe, tmp_path / "whole", pictures, pictures, QUIET)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_should_stop", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            find_teacher(recipe, tmp_path / "cut", pictures, pictures, QUIET)
+    assert not (tmp_path / "cut" / "teacher" / "checkpoint.pt").exists()
+    assert find_teacher(recipe, tmp_path / "cut", pictures, pictures, QUIET).digest == whole.digest
+
+
+def test_more_epochs_for_the_student_leave_its_teacher_alone(pictures, tmp_path):
+    """The teacher inherits the student's epochs; one that has begun to teach must not be trained further."""
+    legs = []
+    for epochs in (1, 2):
+        recipe = recipe_of(train={"epochs": epochs}, teacher={"epochs": None})
+        teacher = find_teacher(recipe, tmp_path, pictures, pictures, QUIET)
+        legs.append(teacher.digest)
+        content = train_stage(recipe, tmp_path, pictures, pictures, RunLog(tmp_path, QUIET), teacher)
+    assert legs[0] == legs[1]
+    assert content["training"]["epochs"] == 2
+
+
+def test_a_missing_teacher_file_is_told_before_any_work(tmp_path):
+    recipe = recipe_of(teacher={"checkpoint": str(tmp_path / "gone.pt")}, data={"root": str(tmp_path / "scenes")})
+    with pytest.raises(FileNotFoundError, match=r"gone\.pt: no such file; give the checkpoint\.pt of a run, or leave"):
+        walk_recipe(recipe, tmp_path / "run", console=QUIET)
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_without_a_class_tower_are_told_in_one_line(tmp_path):
+    weights = {k: v for k, v in Yolov8("n", 2).state_dict().items() if "model.22" not in k}
+    torch.save(weights, tmp_path / "backbone.pt")
+    recipe = recipe_of(model={"size": "s", "weights": str(tmp_path / "backbone.pt")})
+    with pytest.raises(ValueError, match="weights do not fit YOLOv8s"):
+        starting_model(recipe, 2)
+
+
+@pytest.mark.parametrize(
+    ("distill", "said"),
+    [
+        ({"losses": ["magnitude"], "alpha": 0, "beta": 0}, "distill.alpha or distill.beta must be above 0"),
+        ({"losses": ["cwd"], "cwd": {"gain": 0}}, "distill.cwd.gain must be above 0"),
+    ],
+)
+def test_a_named_loss_needs_a_gain(distill, said):
+    with pytest.raises(ValueError, match=said):
+        recipe_of(distill=distill)
+
+
 def test_another_teacher_cannot_continue_a_student(pictures, tmp_path):
     recipe = recipe_of(train={"epochs": 1})
     first, second = (
@@ -126,7 +186,7 @@ def test_another_teacher_cannot_continue_a_student(pictures, tmp_path):
     )
     log = RunLog(tmp_path, QUIET)
     train_stage(recipe, tmp_path, pictures, pictures, log, first)
-    with pytest.raises(ValueError, match="teacher"):
+    with pytest.raises(ValueError, match="was taught by another teacher"):
         train_stage(recipe, tmp_path, pictures, pictures, log, second)
 
 
@@ -198,7 +258,7 @@ def test_a_teacher_worse_than_its_student_is_told_with_both_figures(tmp_path):
     ("losses", "said"),
     [
         (["magnitud"], "unknown loss 'magnitud'; did you mean magnitude?"),
-        (["channel_wise"], "known are|did you mean"),
+        (["bananas"], "known are magnitude, relation, logit, fitnets, cwd, mgd, fgd, ld"),
         (["cwd", "cwd"], "must name each loss once"),
     ],
 )
@@ -247,10 +307,16 @@ def test_a_cached_training_equals_an_uncached_one(pictures, tmp_path):
     teacher = teacher_of(Yolov8("n", 2))
     plain = recipe_of(train={"epochs": 1})
     kept = recipe_of(train={"epochs": 1}, distill={"losses": ["magnitude", "relation"], "cache": str(tmp_path / "c")})
-    results = [
-        train_stage(r, tmp_path / n, pictures, pictures, RunLog(tmp_path / n, QUIET), teacher)["model"]
-        for n, r in (("plain", plain), ("fills", kept), ("reads", kept))
-    ]
+    results, asked = [], []
+    for name, recipe in (("plain", plain), ("fills", kept), ("reads", kept)):
+        calls = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(distilling, "ask_directly", lambda model, calls=calls: spied(ask_directly(model), calls))
+            log = RunLog(tmp_path / name, QUIET)
+            results.append(train_stage(recipe, tmp_path / name, pictures, pictures, log, teacher)["model"])
+        asked.append(len(calls))
     for name, value in results[0].items():
         assert torch.equal(value, results[1][name]), name
         assert torch.equal(value, results[2][name]), name
+    assert len(list((tmp_path / "c").rglob("*.safetensors"))) == asked[1] > 0
+    assert asked[2] == 0, "the third run must not have asked the teacher at all"
