@@ -66,6 +66,8 @@ def write_comparison(
 
     Raises ValueError where rows cannot be compared, OSError where a file cannot be written.
     """
+    for reference in references:  # all of them before the long part, and before the first file
+        check_rows(rows, reference)
     out.mkdir(parents=True, exist_ok=True)
     tables = []
     figures = resampled(rows, truth, len(class_names), resamples)
@@ -85,8 +87,11 @@ def resampled(
 ) -> dict[str, np.ndarray]:
     """Return each row's mAP50 and mAP50-95, (seeds, 1 + resamples, 2): as measured, then for each draw of images.
 
-    The same draws serve all rows.
+    The same draws serve all rows. Raises ValueError for a row without runs.
     """
+    for row in rows:
+        if not row.runs:
+            raise ValueError(f"row {row.name!r} must have a run; finish one first")
     ones = np.ones((1, len(truth)), int)
     weights = np.concatenate([ones, draw_images(len(truth), resamples)])
     figures = {}

@@ -183,6 +183,18 @@ def test_a_table_of_the_reference_alone(rows, truth, tmp_path):
     assert "reference" in to_markdown(table)
 
 
+def test_each_reference_has_a_table_of_its_own(rows, truth, tmp_path):
+    first, second = write_comparison(rows[:2], truth, NAMES, ["plain", "better"], tmp_path, resamples=50)
+    assert json.loads((tmp_path / "comparison_2.json").read_text()) == second
+    one, other = first["rows"][1]["difference"]["map50_95"], second["rows"][0]["difference"]["map50_95"]
+    # The same draws either way round: only the sign differs.
+    turned = [one["value"], one["low"], one["high"], one["p"]]
+    assert turned == pytest.approx([-other["value"], -other["high"], -other["low"], other["p"]])
+    with pytest.raises(ValueError, match="reference must be one of the rows"):
+        write_comparison(rows[:2], truth, NAMES, ["plain", "nothing"], tmp_path / "none", resamples=50)
+    assert not (tmp_path / "none").exists()
+
+
 def test_the_plot_takes_names_with_signs_that_mean_something_elsewhere(written, tmp_path):
     _, table = written
     odd = [
