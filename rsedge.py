@@ -26,7 +26,8 @@ OWN_FOLDERS = ("deploy", "train", "quantize", "gui", "benchmarks")
 EXTRA_OF = {
     **dict.fromkeys(("torch", "onnx", "onnxruntime", "faster_coco_eval", "matplotlib", "tensorboard"), "host"),
     **dict.fromkeys(("safetensors", "scipy", "tomli"), "host"),
-    **{"rknnlite": "board", "PyQt5": "gui"},
+    "rknnlite": "board",
+    "PyQt5": "gui",
 }
 RKNN_CURE = "pip install --no-deps rknn-toolkit2==2.5.0"
 
@@ -151,8 +152,7 @@ def data(
 ) -> Job:
     """Show what a recipe's annotations hold, and each problem in them with file and line.
 
-    Counts images, boxes per class and per feature level, sizes, empty images,
-    boxes outside the image and duplicates.
+    Counts images, boxes by class and level, sizes, empty images, duplicates.
 
     Examples:
 

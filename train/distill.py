@@ -28,6 +28,9 @@ from torch.nn import functional
 from .loss import Targets
 from .teacher_student import Adapters, Outputs
 
+# Channels that hardly move would otherwise turn rounding noise into a loss.
+SMALLEST_DEVIATION = 0.02
+
 Attention = Literal["teacher", "own", "none"]
 Levels = Literal["size", "all"]
 
@@ -121,12 +124,19 @@ def spatial_attention(features: Tensor) -> Tensor:
 
 
 def magnitude_terms(
-    student: Tensor, teacher: Tensor, regions: Regions, *, attention: Attention = "teacher", eps: float = 0.0
+    student: Tensor,
+    teacher: Tensor,
+    regions: Regions,
+    *,
+    attention: Attention = "teacher",
+    eps: float = 0.0,
+    standardise: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return L_fg and L_bg of each image, (b,) each.
 
     student, teacher: (b, c, h, w) float32, the student after its adapter. eps: weight of the cells outside the
-    foreground. Each sum is divided by its masked cells times channels; without a masked cell it is exactly 0.
+    foreground. standardise: measure the gap in standard deviations of each teacher channel over the batch, so that quiet
+    channels count as much as loud ones. Each sum is divided by its masked cells times channels; without a masked cell it is exactly 0.
     """
     if attention == "none":
         gap = teacher - student
@@ -134,6 +144,8 @@ def magnitude_terms(
         gap = spatial_attention(teacher) * (teacher - student)
     else:
         gap = spatial_attention(teacher) * teacher - spatial_attention(student) * student
+    if standardise:
+        gap = gap / teacher.std((0, 2, 3), keepdim=True).clamp(min=SMALLEST_DEVIATION)
     square = gap.square().sum(1)
     foreground = regions.weight > 0
     inside = foreground.sum((1, 2))
@@ -212,11 +224,12 @@ class MethodDistillation(nn.Module):
         level_offset: float = 0.0,
         eps: float = 0.0,
         normalise: Literal["batch", "sum"] = "batch",
+        standardise: bool = False,
     ) -> None:
         super().__init__()
         self.adapters = Adapters(student_channels, teacher_channels)
         self.gains = {"fg": alpha, "bg": beta, "relation_object": gamma, "relation_context": delta}
-        self.attention, self.eps, self.normalise = attention, eps, normalise
+        self.attention, self.eps, self.normalise, self.standardise = attention, eps, normalise, standardise
         self.size_aware, self.levels, self.level_offset = size_aware, levels, level_offset
 
     def forward(self, student: Outputs, teacher: Outputs, targets: Targets) -> dict[str, Tensor]:
@@ -245,7 +258,9 @@ class MethodDistillation(nn.Module):
     def _level(self, ours: Tensor, theirs: Tensor, regions: Regions) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
         if self.gains["fg"] or self.gains["bg"]:
-            fg, bg = magnitude_terms(ours, theirs, regions, attention=self.attention, eps=self.eps)
+            fg, bg = magnitude_terms(
+                ours, theirs, regions, attention=self.attention, eps=self.eps, standardise=self.standardise
+            )
             images = len(fg) if self.normalise == "batch" else 1
             terms |= {"fg": fg.sum() / images, "bg": bg.sum() / images}
         if self.gains["relation_object"] or self.gains["relation_context"]:

@@ -44,6 +44,7 @@ def build_losses(config: Distill, student: dict[int, int], teacher: dict[int, in
             level_offset=c.level_offset,
             eps=c.eps,
             normalise=c.normalise,
+            standardise=c.standardise,
         )
     for name, kind in BASELINES.items():
         if name in names:

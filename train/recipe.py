@@ -184,6 +184,7 @@ class Distill(_Section):
 
     magnitude: alpha (foreground), beta (background). relation: gamma (object pairs), delta (object and background).
     level_offset: moves the borders between levels, 2 means: level 2 from an eighth of the image's side.
+    standardise: measure magnitude gaps in standard deviations of the teacher's channels.
     fit_adapters: how many batches the least-squares start of the adapters sees; 0: a random start.
     cache: folder that keeps the teacher's outputs, for runs that see the same augmented images again; empty: none.
     """
@@ -199,6 +200,7 @@ class Distill(_Section):
     level_offset: Annotated[float, Field(ge=-8, le=8)] = 0.0
     eps: Share = 0.0
     normalise: Literal["batch", "sum"] = "batch"
+    standardise: bool = False
     fit_adapters: Annotated[int, Field(ge=0, description="batches for the adapters' start; 0: at random")] = 8
     cache: str = ""
     logit: Logit = Logit()

@@ -203,6 +203,16 @@ def test_every_level_at_once_agrees_with_the_reference():
         assert abs(float(found[name]) - value) <= 1e-5 * max(1.0, value), name
 
 
+def test_standardised_gaps_are_those_of_features_in_standard_deviations():
+    student, teacher, boxes = maps(0, 2), maps(1, 2), boxes_of(3, (4, 2))
+    deviations = {s: m.std((0, 2, 3), keepdim=True) for s, m in teacher.items()}
+    scaled = [{s: m / deviations[s] for s, m in side.items()} for side in (student, teacher)]
+    plain = run(MethodDistillation(CHANNELS, CHANNELS, attention="none"), *scaled, boxes)
+    found = run(MethodDistillation(CHANNELS, CHANNELS, attention="none", standardise=True), student, teacher, boxes)
+    for name, value in plain.items():
+        assert torch.isclose(value, found[name], rtol=1e-5)
+
+
 def test_every_object_on_every_level():
     targets = targets_of([np.array([[0, 0, 8, 8], [0, 0, 64, 64]], np.float32)])
     for level, stride in enumerate(STRIDES, 1):

@@ -1,0 +1,230 @@
+"""Fake-quantisers: floats rounded to the NPU's integer grid going forward, gradients passed through going back.
+
+Ranges come from an observer (minimum and maximum, their moving average, or percentiles) or are learnt: LSQ (Esser et
+al., arXiv:1902.08153) with its gradient scale, and the learnt zero point of LSQ+ (Bhalgat et al., arXiv:2004.09576).
+
+The rounding passes gradients as if it were the identity inside the grid's range, and the backward pass is made of
+ordinary differentiable operations, so that gradients exist twice: bilevel training differentiates through an update.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .numerics import Grid, per_channel, represented_range, scale_and_zero_point
+
+Observer = Literal["min_max", "moving_average", "percentile"]
+
+MOMENTUM = 0.05
+PERCENTILE = 99.99
+# More values than this do not move a percentile, and sorting them would dominate the step.
+_SAMPLE = 200_000
+
+
+class _Rounding(torch.autograd.Function):
+    """Fake quantisation with the gradients of LSQ and LSQ+, in the fewest passes over the data.
+
+    With y the output and inside = the values whose integers are not cut off: dy/dx = inside; dy/dscale = (y - inside x)
+    / scale; dy/dzero_point = -scale outside, 0 inside.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid, axis: int | None) -> Tensor:
+        whole = zero_point.round().clamp(grid.low, grid.high)
+        real = x.float()
+        if axis is None:
+            y = torch.fake_quantize_per_tensor_affine(real, scale, whole.to(torch.int32), grid.low, grid.high)
+        else:
+            y = torch.fake_quantize_per_channel_affine(real, scale, whole.to(torch.int32), axis, grid.low, grid.high)
+        ctx.save_for_backward(x, scale, whole, y)
+        ctx.grid, ctx.axis = grid, axis
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale, whole, y = ctx.saved_tensors
+        grid, axis = ctx.grid, ctx.axis
+        step, shift = (scale, whole) if axis is None else (per_channel(v, x.ndim, axis) for v in (scale, whole))
+        with torch.no_grad():
+            first, last = ((edge - shift) * step for edge in (grid.low - 0.5, grid.high + 0.5))
+            inside = (x >= first) & (x <= last)
+        passed = gradient * inside
+        to_scale = to_zero = None
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            over = None if axis is None else [d for d in range(x.ndim) if d != axis]
+
+            def total(values: Tensor) -> Tensor:
+                return values.sum() if over is None else values.sum(over)
+
+            to_scale = total(gradient * y - passed * x) / scale
+            to_zero = -scale * total(gradient - passed)
+        return passed.to(x.dtype), to_scale, to_zero, None, None
+
+
+def fake_quantise(x: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid, axis: int | None = None) -> Tensor:
+    """Round to the grid and back: (clamp(round(x / scale) + round(zero_point)) - round(zero_point)) * scale, float32.
+
+    x: any shape, float. scale, zero_point: scalars, or (channels,) along `axis`. Gradients reach all three, twice.
+    """
+    return _Rounding.apply(x, scale, zero_point, grid, axis)  # type: ignore[no-any-return]
+
+
+class _ScaledGradient(torch.autograd.Function):
+    """The identity, with its gradient multiplied."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: float) -> Tensor:
+        ctx.gain = gain
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.gain, None
+
+
+class FakeQuantizer(nn.Module):
+    """A configuration, `enabled`, `frozen`, and a forward.
+
+    bits: 2 to 16. axis: None for one range (activations), 0 for one per output channel (weights, `channels` of them).
+    observer: where the range comes from until it is learnt. slots: how many tensors share the quantiser (the parts of a
+    Concat); each is observed apart and the range covers all. fixed: (scale, zero_point) that never change, for inputs.
+
+    enabled: False passes values through. frozen: True keeps the range. `learn()` makes scale and zero point parameters.
+    Scale and zero point are kept as float32; the zero point is rounded where it is used.
+    """
+
+    scale: nn.Parameter
+    zero_point: nn.Parameter
+    low: Tensor
+    high: Tensor
+    seen: Tensor
+
+    def __init__(
+        self,
+        bits: int = 8,
+        *,
+        axis: int | None = None,
+        channels: int = 1,
+        observer: Observer = "moving_average",
+        slots: int = 1,
+        fixed: tuple[float, int] | None = None,
+        name: str = "",
+    ) -> None:
+        super().__init__()
+        shape = () if axis is None else (channels,)
+        self.grid, self.axis, self.observer, self.name = Grid(bits), axis, observer, name
+        self.enabled, self.frozen, self.learnt, self.fixed = True, fixed is not None, False, fixed is not None
+        scale, zero = fixed or (1.0, 0)
+        self.scale = nn.Parameter(torch.full(shape, float(scale)), requires_grad=False)
+        self.zero_point = nn.Parameter(torch.full(shape, float(zero)), requires_grad=False)
+        self.register_buffer("low", torch.zeros(slots, *shape))
+        self.register_buffer("high", torch.zeros(slots, *shape))
+        self.register_buffer("seen", torch.full((slots,), fixed is not None))
+
+    def forward(self, x: Tensor, slot: int = 0) -> Tensor:
+        """Return x on the grid, same shape, float32; x itself where not enabled.
+
+        slot: which of the tensors that share this quantiser x is. Raises ValueError where the range is unknown or not
+        finite, naming the layer.
+        """
+        if not self.enabled:
+            return x
+        if self.training and not self.frozen and not self.learnt:
+            self.observe(x.detach(), slot)
+        if not self.ready:
+            raise ValueError(
+                f"fake-quantiser {self.name or '(unnamed)'} never saw data, its range is unknown; run some training "
+                "batches before it is frozen or evaluated, or leave the layer out"
+            )
+        scale, zero_point = self.scale, self.zero_point
+        if self.learnt:
+            gain = self._gradient_scale(x)
+            scale, zero_point = (_ScaledGradient.apply(v, gain) for v in (scale, zero_point))
+        return fake_quantise(x, scale, zero_point, self.grid, self.axis)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the range is known for at least one of its tensors."""
+        return self._ready or self._look()
+
+    _ready = False
+
+    def _look(self) -> bool:
+        # Kept as a plain bool: asking the buffer in every forward would make a GPU wait.
+        self._ready = bool(self.seen.any())
+        return self._ready
+
+    @torch.no_grad()
+    def observe(self, x: Tensor, slot: int = 0) -> None:
+        """Take the range of x into account and set scale and zero point. Raises ValueError for NaN or infinity."""
+        low, high = self._range_of(x)
+        if not bool((torch.isfinite(low) & torch.isfinite(high)).all()):
+            raise ValueError(
+                f"fake-quantiser {self.name or '(unnamed)'} saw NaN or infinity; lower the learning rate, or train in "
+                "float32"
+            )
+        if not bool(self.seen[slot]):
+            self.low[slot], self.high[slot] = low, high
+        elif self.observer == "min_max":
+            self.low[slot], self.high[slot] = torch.minimum(self.low[slot], low), torch.maximum(self.high[slot], high)
+        else:
+            self.low[slot].lerp_(low, MOMENTUM)
+            self.high[slot].lerp_(high, MOMENTUM)
+        self.seen[slot] = True
+        known = self.seen
+        self._set(self.low[known].amin(0), self.high[known].amax(0))
+
+    def _range_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.float()
+        flat = x.reshape(1, -1) if self.axis is None else x.movedim(self.axis, 0).flatten(1)
+        if self.observer == "percentile":
+            step = max(1, flat.shape[1] // _SAMPLE)
+            ends = torch.tensor([100 - PERCENTILE, PERCENTILE], device=x.device) / 100
+            low, high = torch.quantile(flat[:, ::step], ends, dim=1)
+        else:
+            low, high = torch.aminmax(flat, dim=1)
+        return (low[0], high[0]) if self.axis is None else (low, high)
+
+    def _set(self, low: Tensor, high: Tensor) -> None:
+        scale, zero_point = scale_and_zero_point(low, high, self.grid)
+        self.scale.copy_(scale)
+        self.zero_point.copy_(zero_point.float())
+
+    def learn(self) -> None:
+        """Make scale and zero point parameters from here on, starting where the observer left them."""
+        if not self.fixed:
+            self.learnt = True
+            self.scale.requires_grad_(True)
+            self.zero_point.requires_grad_(True)
+
+    @torch.no_grad()
+    def set_bits(self, bits: int) -> None:
+        """Change the bit width; the represented range stays the same, so the scale grows as the grid gets coarser."""
+        if self.fixed or bits == self.grid.bits:
+            return
+        whole = self.zero_point.round().clamp(self.grid.low, self.grid.high)
+        low, high = represented_range(self.scale, whole, self.grid)
+        self.grid = Grid(bits)
+        if self.ready:
+            self._set(low, high)
+
+    @torch.no_grad()
+    def keep_positive(self) -> None:
+        """Bring a learnt scale back above zero and a zero point onto the grid, after an optimiser's step."""
+        if self.learnt:
+            self.scale.clamp_(min=1e-9)
+            self.zero_point.clamp_(self.grid.low, self.grid.high)
+
+    def parameters_as_integers(self) -> tuple[Tensor, Tensor]:
+        """Return what is deployed: scale float32 and zero point int32."""
+        whole = self.zero_point.detach().round().clamp(self.grid.low, self.grid.high)
+        return self.scale.detach(), whole.to(torch.int32)
+
+    def _gradient_scale(self, x: Tensor) -> float:
+        """Return 1 / sqrt(N Q_p) (LSQ, section 2.2): N values share a scale, per image for activations."""
+        count = x.numel() / (x.shape[self.axis] if self.axis is not None else max(1, x.shape[0]))
+        return 1 / math.sqrt(max(1.0, count) * self.grid.high)

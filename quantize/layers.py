@@ -1,0 +1,148 @@
+"""Convolution and linear layer whose weights (and bias) lie on the NPU's grid in the forward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .fake_quant import FakeQuantizer
+from .numerics import DEPLOYED_BITS, Grid, bias_on_grid, per_channel, to_integers
+
+# A channel whose BatchNorm gain has all but vanished carries nothing; dividing by less would only make noise.
+SMALLEST_GAIN = 1e-5
+
+
+class _WithFakeWeights:
+    """What both layers share: the weight's quantiser, and the BatchNorm behind the layer until it is folded.
+
+    With a BatchNorm behind it the *folded* weight is rounded, because that is what will be deployed: w' = round(w k) /
+    k with k = gain / sqrt(running variance + eps) of each output channel. Dividing by k again leaves the layer's output
+    as the BatchNorm expects it, at no cost, since k is one number per channel.
+    """
+
+    weight: Any
+    bias: Any
+    weight_quantiser: FakeQuantizer
+
+    def attach(self, source: nn.Module, norm: nn.BatchNorm2d | None, bits: int, name: str) -> None:
+        """Take over weight and bias of `source` and remember the BatchNorm, which stays part of the graph."""
+        self.weight, self.bias = source.weight, source.bias
+        quantiser = FakeQuantizer(bits, axis=0, channels=int(self.weight.shape[0]), observer="min_max", name=name)
+        self.weight_quantiser = quantiser
+        # Not registered: the graph owns it, under its old name.
+        object.__setattr__(self, "_norm", norm)
+
+    @property
+    def norm(self) -> nn.BatchNorm2d | None:
+        """The BatchNorm behind this layer, None where there is none or it was folded."""
+        return self.__dict__.get("_norm")
+
+    def gain(self) -> Tensor | None:
+        """Return k of each output channel, (channels,) without gradient to the statistics, None without BatchNorm."""
+        norm = self.norm
+        if norm is None:
+            return None
+        k = norm.weight / torch.sqrt(norm.running_var.detach() + norm.eps)  # type: ignore[union-attr]
+        return torch.where(k.abs() < SMALLEST_GAIN, torch.full_like(k, SMALLEST_GAIN), k)
+
+    def folded(self) -> Tensor:
+        """Return the weight as it will be deployed, before rounding."""
+        k = self.gain()
+        return self.weight if k is None else self.weight * per_channel(k, self.weight.ndim)
+
+    def fake_weight(self) -> Tensor:
+        """Return the rounded weight, for use before the BatchNorm where there is one."""
+        if not self.weight_quantiser.enabled:
+            return self.weight
+        quantiser, real = self.weight_quantiser, self.folded()
+        if not quantiser.learnt and not quantiser.frozen:
+            quantiser.seen.fill_(False)  # the range that the weight has now, not the largest it ever had
+            quantiser.observe(real.detach())
+        rounded = quantiser(real)
+        k = self.gain()
+        return rounded if k is None else rounded / per_channel(k, self.weight.ndim)
+
+    def fake_bias(self) -> Tensor | None:
+        """Return the bias on the grid of the products where the input's scale is known (8 bits), else as it is."""
+        source: FakeQuantizer | None = self.__dict__.get("_input")
+        quantiser = self.weight_quantiser
+        if self.bias is None or source is None or not (source.enabled and quantiser.enabled) or self.norm is not None:
+            return self.bias
+        if max(source.grid.bits, quantiser.grid.bits) > DEPLOYED_BITS:
+            return self.bias  # products of finer grids leave the range of int32, and no NPU computes them
+        # An int32 step is so fine that only its rounding matters, not a gradient to the scales.
+        exact = bias_on_grid(self.bias.detach(), source.scale.detach(), quantiser.scale.detach())
+        return self.bias + (exact - self.bias).detach()
+
+    def fed_by(self, source: FakeQuantizer | None) -> None:
+        """Remember whose grid the input lies on."""
+        object.__setattr__(self, "_input", source)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Take the BatchNorm's trained statistics into weight and bias; the graph must drop the BatchNorm itself."""
+        norm, k = self.norm, self.gain()
+        if norm is None or k is None:
+            return
+        self.weight.mul_(per_channel(k, self.weight.ndim))
+        shift = norm.bias - norm.running_mean * k  # type: ignore[operator]
+        old = torch.zeros_like(shift) if self.bias is None else self.bias * k
+        self.bias = nn.Parameter(shift + old)
+        object.__setattr__(self, "_norm", None)
+
+    def weight_integers(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (integers int32, scale, zero point) of the folded weight."""
+        scale, zero_point = self.weight_quantiser.parameters_as_integers()
+        grid: Grid = self.weight_quantiser.grid
+        w = self.folded().detach()
+        wide_scale, wide_zero = (per_channel(v, w.ndim) for v in (scale, zero_point))
+        return to_integers(w, wide_scale, wide_zero, grid), scale, zero_point
+
+
+class FakeConv2d(_WithFakeWeights, nn.Conv2d):  # type: ignore[misc]
+    """A convolution with fake-quantised weights, under the name of the one it replaces."""
+
+    @classmethod
+    def of(cls, source: nn.Conv2d, norm: nn.BatchNorm2d | None, bits: int, name: str) -> FakeConv2d:
+        """Wrap a convolution; weight and bias are shared with it."""
+        with torch.device("meta"):
+            new = cls(
+                source.in_channels,
+                source.out_channels,
+                source.kernel_size,  # type: ignore[arg-type]
+                source.stride,  # type: ignore[arg-type]
+                source.padding,  # type: ignore[arg-type]
+                source.dilation,  # type: ignore[arg-type]
+                source.groups,
+                source.bias is not None,
+                source.padding_mode,
+            )
+        new.attach(source, norm, bits, name)
+        return new
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (b, c, h, w) with the rounded weights."""
+        return self._conv_forward(x, self.fake_weight(), self.fake_bias())
+
+
+class FakeLinear(_WithFakeWeights, nn.Linear):  # type: ignore[misc]
+    """A linear layer with fake-quantised weights, under the name of the one it replaces."""
+
+    @classmethod
+    def of(cls, source: nn.Linear, norm: nn.BatchNorm2d | None, bits: int, name: str) -> FakeLinear:
+        """Wrap a linear layer; weight and bias are shared with it."""
+        with torch.device("meta"):
+            new = cls(source.in_features, source.out_features, source.bias is not None)
+        new.attach(source, norm, bits, name)
+        return new
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in) to (..., out) with the rounded weights."""
+        return nn.functional.linear(x, self.fake_weight(), self.fake_bias())
+
+
+def wrap(source: nn.Module, norm: nn.BatchNorm2d | None, bits: int, name: str) -> Any:
+    """Return the fake-quantised layer of a convolution or linear layer."""
+    return (FakeConv2d if isinstance(source, nn.Conv2d) else FakeLinear).of(source, norm, bits, name)  # type: ignore[arg-type]
