@@ -135,8 +135,9 @@ def magnitude_terms(
     """Return L_fg and L_bg of each image, (b,) each.
 
     student, teacher: (b, c, h, w) float32, the student after its adapter. eps: weight of the cells outside the
-    foreground. standardise: measure the gap in standard deviations of each teacher channel over the batch, so that quiet
-    channels count as much as loud ones. Each sum is divided by its masked cells times channels; without a masked cell it is exactly 0.
+    foreground. standardise: measure the gap in standard deviations of each teacher channel over the batch, so that
+    quiet channels count as much as loud ones. Each sum is divided by its masked cells times channels; without a masked
+    cell it is exactly 0.
     """
     if attention == "none":
         gap = teacher - student

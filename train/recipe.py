@@ -184,7 +184,7 @@ class Distill(_Section):
 
     magnitude: alpha (foreground), beta (background). relation: gamma (object pairs), delta (object and background).
     level_offset: moves the borders between levels, 2 means: level 2 from an eighth of the image's side.
-    standardise: measure magnitude gaps in standard deviations of the teacher's channels.
+    standardise: measure magnitude gaps in standard deviations of the teacher channels.
     fit_adapters: how many batches the least-squares start of the adapters sees; 0: a random start.
     cache: folder that keeps the teacher's outputs, for runs that see the same augmented images again; empty: none.
     """
