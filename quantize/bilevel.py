@@ -1,0 +1,185 @@
+"""Tune the teacher through the student: does what it teaches help a low-precision student on images it has not seen?
+
+The two levels, with a training batch x and a query batch q (a held-out slice of the training split, never val):
+
+    inner:  theta_S' = theta_S - lr_in grad_{theta_S} L_kd(theta_S, theta_T; x)
+    outer:  theta_T <- theta_T - lr_T grad_{theta_T} ( L_det(theta_S'(theta_T); q) + w L_det(theta_T; x) )
+
+theta_S' is a pseudo student: one step ahead, and thrown away. The first term is second order. `exact` differentiates
+through the step; `finite_difference` replaces the mixed second derivative by the difference of two first ones, as
+DARTS (Liu et al., arXiv:1806.09055, eq. 8) and meta pseudo labels (Pham et al., arXiv:2003.10580) do: two more forward
+and backward passes of the student, and no graph kept. The losses are callables of parameters, so nothing here knows
+what a detector is; with fake-quantisers in the student the derivatives are those of `fake_quant`, which exist twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from .fake_quant import FakeQuantizer
+
+Parameters = dict[str, Tensor]
+# (student parameters, teacher parameters, batch) -> scalar
+DistillationLoss = Callable[[Parameters, Parameters, Any], Tensor]
+# (parameters, batch) -> scalar
+TaskLoss = Callable[[Parameters, Any], Tensor]
+Order = Literal["second", "first"]
+
+# The step of the finite difference along v, over the norm of v (DARTS, section 3.2).
+STEP = 0.01
+
+
+def call(module: nn.Module, parameters: Parameters, *args: Any, **kwargs: Any) -> Any:
+    """Run a module with other parameters; its buffers (BatchNorm statistics) stay as they are."""
+    kept = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    return functional_call(module, {**dict(module.named_parameters()), **parameters, **kept}, args, kwargs)
+
+
+def trainable(module: nn.Module, prefixes: tuple[str, ...] = ("",)) -> Parameters:
+    """Return the parameters that may move, by name: floating point, and under one of the prefixes.
+
+    Raises ValueError where a prefix fits nothing.
+    """
+    named = dict(module.named_parameters())
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name in named):
+            raise ValueError(f"no parameter begins with {prefix!r}; the network has {', '.join(list(named)[:3])}, ...")
+    return {n: p for n, p in named.items() if p.is_floating_point() and n.startswith(prefixes)}
+
+
+def weights_of(student: nn.Module) -> Parameters:
+    """Return what the pseudo student's step moves: trainable parameters without those of fake-quantisers.
+
+    A scale is thousands of times smaller than a weight: a plain step or a finite difference could leave it negative.
+    """
+    ranges = {id(p) for m in student.modules() if isinstance(m, FakeQuantizer) for p in m.parameters(recurse=False)}
+    return {n: p for n, p in student.named_parameters() if p.requires_grad and id(p) not in ranges}
+
+
+def exact(
+    student: Parameters,
+    teacher: Parameters,
+    distillation: DistillationLoss,
+    task: TaskLoss,
+    batch: Any,
+    query: Any,
+    inner_rate: float,
+) -> tuple[Parameters, Tensor]:
+    """Return the gradient of the pseudo student's query loss by the teacher's parameters, and that loss.
+
+    student, teacher: parameters by name; those of the teacher that shall move must require gradients.
+    """
+    student = {n: p.detach().requires_grad_() for n, p in student.items()}
+    inner = distillation(student, teacher, batch)
+    steps = torch.autograd.grad(inner, list(student.values()), create_graph=True, allow_unused=True)
+    ahead = {
+        name: p if step is None else p - inner_rate * step
+        for (name, p), step in zip(student.items(), steps, strict=True)
+    }
+    loss = task(ahead, query)
+    return _gradients(loss, teacher), loss.detach()
+
+
+def finite_difference(
+    student: Parameters,
+    teacher: Parameters,
+    distillation: DistillationLoss,
+    task: TaskLoss,
+    batch: Any,
+    query: Any,
+    inner_rate: float,
+) -> tuple[Parameters, Tensor]:
+    """Return what `exact` does, to first order: -lr_in (g(theta_S + e v) - g(theta_S - e v)) / 2e.
+
+    g: gradient of the distillation loss by the teacher. v: gradient of the query loss at the pseudo student. e: `STEP`
+    over the norm of v.
+    """
+    student = {n: p.detach().requires_grad_() for n, p in student.items()}
+    still = {n: p.detach() for n, p in teacher.items()}
+    steps = _gradients(distillation(student, still, batch), student)
+    ahead = {n: (p - inner_rate * steps[n]).detach().requires_grad_() for n, p in student.items()}
+    loss = task(ahead, query)
+    direction = _gradients(loss, ahead)
+    norm = torch.sqrt(sum((v.square().sum() for v in direction.values()), torch.zeros((), device=loss.device)))
+    if not bool(norm > 0):
+        return {n: torch.zeros_like(p) for n, p in teacher.items()}, loss.detach()
+    step = STEP / norm
+    sides = []
+    for sign in (1.0, -1.0):
+        moved = {n: (p + sign * step * direction[n]).detach() for n, p in student.items()}
+        sides.append(_gradients(distillation(moved, teacher, batch), teacher))
+    return {n: -inner_rate * (sides[0][n] - sides[1][n]) / (2 * step) for n in teacher}, loss.detach()
+
+
+def _gradients(loss: Tensor, parameters: Parameters) -> Parameters:
+    """Return the gradient by each parameter, zeros where the loss does not depend on it."""
+    if not loss.requires_grad:
+        return {n: torch.zeros_like(p) for n, p in parameters.items()}
+    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(parameters.items(), found, strict=True)}
+
+
+class TeacherTuner:
+    """Moves a teacher's parameters, every `every` steps, so that what it teaches helps.
+
+    prefixes: which parameters of the teacher move. anchor: weight of the teacher's own task loss on the training batch,
+    so that it does not drift away from the task. order: "second" (exact) or "first" (finite difference).
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        distillation: DistillationLoss,
+        student_task: TaskLoss,
+        teacher_task: TaskLoss,
+        *,
+        prefixes: tuple[str, ...] = ("",),
+        rate: float = 1e-4,
+        inner_rate: float = 1e-3,
+        anchor: float = 0.1,
+        every: int = 4,
+        order: Order = "first",
+    ) -> None:
+        if every < 1:
+            raise ValueError(f"every must be at least 1 step, got {every}")
+        self.student, self.teacher = student, teacher
+        self.distillation, self.student_task, self.teacher_task = distillation, student_task, teacher_task
+        self.moving = trainable(teacher, prefixes)
+        self.inner_rate, self.anchor, self.every, self.order = inner_rate, anchor, every, order
+        self.optimiser = torch.optim.AdamW(list(self.moving.values()), lr=rate, weight_decay=0.0)
+        self.steps = 0
+
+    def step(self, batch: Any, query: Any) -> dict[str, float]:
+        """Count a training step; on every `every`-th tune the teacher and return the losses that it saw."""
+        self.steps += 1
+        if self.steps % self.every:
+            return {}
+        for p in self.moving.values():
+            p.requires_grad_(True)
+        try:
+            form = exact if self.order == "second" else finite_difference
+            gradients, seen = form(
+                weights_of(self.student),
+                self.moving,
+                self.distillation,
+                self.student_task,
+                batch,
+                query,
+                self.inner_rate,
+            )
+            own = self.teacher_task(self.moving, batch)
+            anchored = _gradients(own, self.moving)
+            for name, p in self.moving.items():
+                p.grad = gradients[name] + self.anchor * anchored[name]
+            self.optimiser.step()
+            self.optimiser.zero_grad(set_to_none=True)
+        finally:
+            for p in self.moving.values():
+                p.requires_grad_(False)
+        return {"query": float(seen), "teacher_task": float(own.detach())}

@@ -1,0 +1,137 @@
+"""Teacher tuning on a problem small enough to check: both forms agree, and what is taught gets better."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from quantize.bilevel import TeacherTuner, call, exact, finite_difference, trainable, weights_of
+from quantize.fake_quant import FakeQuantizer
+
+
+class Small(nn.Module):
+    """Two layers with BatchNorm, optionally rounding its hidden values to a few bits."""
+
+    def __init__(self, hidden, bits=None):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(6, hidden), nn.BatchNorm1d(hidden), nn.Linear(hidden, 3)
+        self.quantiser = FakeQuantizer(bits) if bits else nn.Identity()
+
+    def forward(self, x):
+        return self.last(self.quantiser(torch.tanh(self.norm(self.first(x)))))
+
+
+@pytest.fixture
+def problem():
+    torch.manual_seed(0)
+    truth = nn.Linear(6, 3)
+    student, teacher = Small(4, bits=4), Small(12)
+    data = []
+    for _ in range(2):
+        x = torch.randn(64, 6)
+        data.append((x, truth(x).argmax(1)))
+    with torch.no_grad():
+        student(data[0][0])  # the observer sees a range
+    student.quantiser.learn()
+    teacher.requires_grad_(False).eval()
+    student.train()
+
+    def distillation(s, t, batch):
+        wanted = functional.softmax(call(teacher, t, batch[0]), -1)
+        return functional.cross_entropy(call(student, s, batch[0]), wanted)
+
+    def student_task(s, batch):
+        return functional.cross_entropy(call(student, s, batch[0]), batch[1])
+
+    def teacher_task(t, batch):
+        return functional.cross_entropy(call(teacher, t, batch[0]), batch[1])
+
+    return student, teacher, distillation, student_task, teacher_task, data
+
+
+def pieces(problem):
+    student, teacher, *_ = problem
+    moving = {n: p.detach().clone().requires_grad_() for n, p in trainable(teacher).items()}
+    return weights_of(student), moving
+
+
+def flat(gradients):
+    return torch.cat([g.flatten() for g in gradients.values()])
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.5])
+@pytest.mark.parametrize(("bits", "least"), [(12, 0.99), (4, 0.9)])
+def test_both_forms_agree_in_direction_and_size(problem, rate, bits, least):
+    """The difference crosses the steps of a coarse grid, which the exact form passes straight through."""
+    problem[0].quantiser.set_bits(bits)
+    student, moving = pieces(problem)
+    _, _, distillation, task, _, (batch, query) = problem
+    one, loss_one = exact(student, moving, distillation, task, batch, query, rate)
+    two, loss_two = finite_difference(student, moving, distillation, task, batch, query, rate)
+    assert torch.isclose(loss_one, loss_two)
+    assert float(torch.cosine_similarity(flat(one), flat(two), dim=0)) > least
+    assert float(flat(two).norm() / flat(one).norm()) == pytest.approx(1, abs=0.2)
+
+
+def test_the_exact_form_is_the_derivative(problem):
+    """Against differences of the query loss itself, along random directions of the teacher, without rounding."""
+    student_module, _, distillation, task, _, (batch, query) = problem
+    student_module.quantiser.enabled = False  # a rounded student is a staircase, differences mean nothing there
+    student, moving = pieces(problem)
+    rate = 0.5
+
+    def after(teacher):
+        own = {n: p.detach().requires_grad_() for n, p in student.items()}
+        steps = torch.autograd.grad(distillation(own, teacher, batch), list(own.values()), allow_unused=True)
+        ahead = {n: p if g is None else p - rate * g for (n, p), g in zip(own.items(), steps, strict=True)}
+        return float(task(ahead, query).detach())
+
+    gradients, _ = exact(student, moving, distillation, task, batch, query, rate)
+    torch.manual_seed(1)
+    for _ in range(3):
+        direction = {n: torch.randn_like(p) for n, p in moving.items()}
+        ahead, behind = (after({n: (p + s * direction[n]).detach() for n, p in moving.items()}) for s in (0.03, -0.03))
+        predicted = sum(float((gradients[n] * direction[n]).sum()) for n in moving)
+        assert (ahead - behind) / 0.06 == pytest.approx(predicted, rel=0.1, abs=1e-4)
+
+
+@pytest.mark.parametrize("order", ["second", "first"])
+def test_a_tuned_teacher_lowers_the_students_query_loss(problem, order):
+    student, teacher, distillation, student_task, teacher_task, (batch, query) = problem
+    tuner = TeacherTuner(
+        student, teacher, distillation, student_task, teacher_task, rate=0.02, inner_rate=0.5, anchor=0.0, every=2,
+        order=order,
+    )  # fmt: skip
+    statistics = student.norm.running_mean.clone()
+    kept = {n: p.clone() for n, p in student.named_parameters()}
+    seen = [tuner.step(batch, query) for _ in range(60)]
+    assert seen[0] == {}, "only every second step"
+    losses = [s["query"] for s in seen if s]
+    assert losses[-1] < 0.97 * losses[0]
+    assert all(torch.equal(kept[n], p) for n, p in student.named_parameters()), "the pseudo student is thrown away"
+    assert torch.equal(statistics, student.norm.running_mean)
+    assert not any(p.requires_grad for p in teacher.parameters())
+
+
+def test_only_what_may_move_moves(problem):
+    student, teacher, *losses, (batch, query) = problem
+    before = {n: p.clone() for n, p in teacher.named_parameters()}
+    TeacherTuner(student, teacher, *losses, prefixes=("last",), rate=0.1, every=1).step(batch, query)
+    moved = {n for n, p in teacher.named_parameters() if not torch.equal(before[n], p)}
+    assert moved == {"last.weight", "last.bias"}
+    with pytest.raises(ValueError, match="no parameter begins with 'neck'"):
+        trainable(teacher, ("neck",))
+
+
+def test_the_anchor_keeps_the_teacher_at_its_task(problem):
+    student, teacher, *losses, (batch, query) = problem
+    task = losses[2]
+
+    def own():
+        return float(task(dict(teacher.named_parameters()), batch).detach())
+
+    start = own()
+    tuner = TeacherTuner(student, teacher, *losses, rate=0.01, anchor=1.0, every=1, inner_rate=1e-6)
+    for _ in range(20):
+        tuner.step(batch, query)
+    assert own() < start
