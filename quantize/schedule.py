@@ -56,7 +56,7 @@ def ladder(
     count = max(len(weights), len(activations))
     if {len(weights), len(activations)} - {1, count}:
         raise ValueError(
-            "the ladders of weights and activations must have the same number of rungs, or one of them a single width; "
+            "the ladders of weights and activations must have the same number of rungs, or one a single width; "
             f"got {len(weights)} and {len(activations)}"
         )
     shares = [1.0] * count if shares is None else shares
