@@ -1,8 +1,8 @@
 """Stepped bit widths: a ladder of rungs, each with its share of the training, walked down and never up.
 
 A jump from float to the target's few bits throws the network far from where it was trained; a ladder such as 16 -> 12
--> 10 -> 8 moves it a little at a time. On stepping down the represented ranges stay, the learning rate warms up again and
-falls along half a cosine, and observers look anew. The ladder is data: the recipe's lists of bits and shares.
+-> 10 -> 8 moves it a little at a time. On stepping down the represented ranges stay, the learning rate warms up again
+and falls along half a cosine, and observers look anew. The ladder is data: the recipe's lists of bits and shares.
 """
 
 from __future__ import annotations
