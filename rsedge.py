@@ -6,30 +6,18 @@ place answers for errors, whichever typer version is installed, and `rsedge --he
 
 from __future__ import annotations
 
-import difflib
-import errno
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
 __version__ = "0.1.0"
 
 Job = Callable[[], None]
-
-OWN_FOLDERS = ("deploy", "train", "quantize", "gui", "benchmarks")
-# Import name -> the extra that brings it. rknn is not on this list: `make install` brings it, no extra can.
-EXTRA_OF = {
-    **dict.fromkeys(("torch", "onnx", "onnxruntime", "faster_coco_eval", "matplotlib", "tensorboard"), "host"),
-    **dict.fromkeys(("safetensors", "scipy", "tomli"), "host"),
-    "rknnlite": "board",
-    "PyQt5": "gui",
-}
-RKNN_CURE = "pip install --no-deps rknn-toolkit2==2.5.0"
 
 app = typer.Typer(
     name="rsedge",
@@ -295,53 +283,6 @@ def demo(
 VERBS = tuple(command.name or command.callback.__name__ for command in app.registered_commands if command.callback)
 
 
-def _told_in_one_line(error: BaseException) -> str | None:
-    """Return what to tell the user about a foreseen error, or None where the error is a bug."""
-    if isinstance(error, ModuleNotFoundError):
-        name = (error.name or "").split(".")[0]
-        if name in OWN_FOLDERS:
-            return f"{error.name} is missing from this installation; install rsedge again (make install)"
-        if name == "rknn":
-            return f"this needs rknn-toolkit2, which is not installed; run make install, or {RKNN_CURE}"
-        extra = EXTRA_OF.get(name)
-        cure = f'run make install, or pip install ".[{extra}]" in the clone' if extra else f"pip install {name}"
-        return f"this needs the Python package {name}, which is not installed; {cure}"
-    if isinstance(error, ImportError) and "cannot open shared object file" in str(error):
-        return f"{error}; scripts/check_system.sh names the system package that brings it"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's own class, unimported
-        why = _flat(error) or "the system gave no more"
-        return f"out of memory: {why}; use a smaller batch, image size or number of workers"
-    if isinstance(error, OSError) and error.strerror:
-        file = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-        cure = {
-            errno.ENOSPC: "; free some space and run again",
-            errno.EDQUOT: "; free some space and run again",
-            errno.EACCES: "; check its owner and mode, or choose another folder",
-            errno.EROFS: "; choose a folder that can be written",
-        }.get(error.errno or 0, "")
-        return f"{file}{error.strerror}{cure}"
-    if isinstance(error, ValueError | OSError):
-        return _flat(error) or type(error).__name__
-    return None
-
-
-def _flat(error: BaseException) -> str:
-    """Join the lines of a message: some libraries explain in paragraphs, a command answers in one line."""
-    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
-
-
-def _usage_line(error: Any) -> str:
-    """Return typer's usage message as one line that ends with where to read on."""
-    context = getattr(error, "ctx", None)
-    message = " ".join(error.format_message().split())
-    wrong = getattr(error, "option_name", None)
-    if context and wrong and message.startswith("No such option"):
-        known = [name for param in context.command.params for name in param.opts]
-        near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.4)  # typer sorts its several by name
-        message = f"No such option: {wrong}" + (f". Did you mean {near[0]}?" if near else ".")
-    return f"{message} (see: {context.command_path if context else 'rsedge'} --help)"
-
-
 def _run(arguments: list[str]) -> int:
     """Read the arguments, run the job. Returns the exit code: 0 done, 2 the user can mend it."""
     first = next((a for a in arguments if not a.startswith("-")), "")
@@ -351,7 +292,9 @@ def _run(arguments: list[str]) -> int:
     except Exception as error:
         if not hasattr(error, "format_message"):  # typer's usage errors moved between modules; the method did not
             raise
-        print(f"{name}: {_usage_line(error)}", file=sys.stderr)
+        from deploy.told_errors import usage_line
+
+        print(f"{name}: {usage_line(error)}", file=sys.stderr)
         return 2
     if not callable(result):  # --help and --version return their exit code
         return int(result or 0)
@@ -361,7 +304,9 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:
-        line = _told_in_one_line(error)
+        from deploy.told_errors import told_in_one_line
+
+        line = told_in_one_line(error)
         if line is None or os.environ.get("RSEDGE_DEBUG"):
             raise
         print(f"{name}: {line}", file=sys.stderr)
@@ -380,8 +325,12 @@ def run_command(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         if os.environ.get("RSEDGE_DEBUG"):
             raise
-        train = "; after the first epoch, train goes on with --resume" if "train" in arguments[:1] else ""
-        print(f"\nrsedge: stopped; what was finished is kept{train}", file=sys.stderr)
+        verb = arguments[0] if arguments else ""
+        after = {
+            "train": "; after the first epoch, train goes on with --resume",
+            "compare": "; the same command goes on",
+        }.get(verb, "")
+        print(f"\nrsedge: stopped; what was finished is kept{after}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # `rsedge data ... | head`: the reader has seen enough. Python flushes stdout once more at exit.

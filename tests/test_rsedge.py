@@ -16,7 +16,7 @@ import pytest
 import rsedge
 
 ROOT = Path(__file__).resolve().parent.parent
-VERBS = ["train", "data", "export", "evaluate", "detect", "demo"]
+VERBS = ["train", "compare", "data", "export", "evaluate", "detect", "demo"]
 Calls = list[tuple[Any, ...]]
 
 
@@ -87,6 +87,7 @@ def test_the_examples_parse(verb: str, monkeypatch: pytest.MonkeyPatch, capsys: 
     calls: Calls = []
     for module, function in [
         ("train.walk", "walk"),
+        ("train.compare_command", "run"),
         ("train.data_command", "run"),
         ("train.export", "run"),
         ("train.evaluate_command", "run"),
