@@ -12,21 +12,34 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.train.conftest import draw_pictures
 from tests.train.test_trainer import tiny_recipe
+from train.distilling import distilling_job
 from train.model import Yolov8
+from train.recipe import Distill
 from train.run_log import RunLog
 from train.supervised import supervised_job
 from train.trainer import Trainer, seed_everything
 
 
-def losses_of_two_epochs(data, out):
-    """Return one dict of summed losses for each epoch, the mean over the processes of the group, if there is one."""
+def losses_of_two_epochs(data, out, *, distilled=False):
+    """Return one dict of summed losses for each epoch, the mean over the processes of the group, if there is one.
+
+    distilled: with a frozen teacher, and losses whose normalisation must hold over the processes.
+    """
     # Batch statistics of half a batch differ from those of a whole one, so they are frozen: what is compared is the
     # loss, its normalisation over the processes and the averaged gradients.
     recipe = tiny_recipe(epochs=2, freeze_batch_norm=True, validate_every=9)
     seed_everything(0)
     describe = {"size": "n", "class_names": data.class_names, "image_size": 64}
-    job = supervised_job(recipe, data, data, describe)
-    trainer = Trainer(Yolov8("n", 2), recipe.train, job, out, log=RunLog(out, Console(quiet=True), active=False))
+    student = Yolov8("n", 2)
+    if distilled:
+        # From chance: a fit would see each process's own share of the batches.
+        distill = Distill(losses=["magnitude", "fitnets", "logit"], fit_adapters=0)
+        recipe = recipe.model_copy(update={"distill": distill})
+        teacher = Yolov8("s", 2)
+        job = distilling_job(recipe, data, data, describe, student, teacher, "")
+    else:
+        job = supervised_job(recipe, data, data, describe)
+    trainer = Trainer(student, recipe.train, job, out, log=RunLog(out, Console(quiet=True), active=False))
     rows = []
     for trainer.epoch in range(2):
         losses = trainer._epoch()
@@ -46,9 +59,12 @@ def main(out):
     rank = _join_group()
     scratch = out / f"pictures{rank}"
     scratch.mkdir(parents=True)
-    rows = losses_of_two_epochs(draw_pictures(scratch, 8), out)
+    pictures = draw_pictures(scratch, 8)
+    rows = losses_of_two_epochs(pictures, out)
+    distilled = losses_of_two_epochs(pictures, out, distilled=True)
     if rank == 0:
-        (out / "losses.json").write_text(json.dumps({"processes": dist.get_world_size(), "rows": rows}))
+        found = {"processes": dist.get_world_size(), "rows": rows, "distilled": distilled}
+        (out / "losses.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
 

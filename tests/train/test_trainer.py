@@ -168,10 +168,13 @@ def test_two_processes_give_the_losses_of_one(pictures, tmp_path):
     two = json.loads((tmp_path / "2" / "losses.json").read_text())
     assert two["processes"] == 2
     # One process is this one: nothing of the group, and the same eight pictures.
-    for one, both in zip(losses_of_two_epochs(pictures, tmp_path), two["rows"], strict=True):
-        assert one.keys() == both.keys()
-        for name in one:
-            assert both[name] == pytest.approx(one[name], rel=2e-4)
+    for key, distilled in (("rows", False), ("distilled", True)):
+        alone = losses_of_two_epochs(pictures, tmp_path, distilled=distilled)
+        for one, both in zip(alone, two[key], strict=True):
+            assert one.keys() == both.keys()
+            for name in one:
+                assert both[name] == pytest.approx(one[name], rel=5e-4, abs=1e-7), name
+    assert {"fg", "bg", "fitnets", "logit_cls", "logit_box"} <= two["distilled"][0].keys()
 
 
 def test_devices_and_precisions_that_are_not_there():
