@@ -11,12 +11,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -118,7 +118,11 @@ def peak_of_process(recipe: Recipe, name: str) -> float:
     """Run one step and return the largest resident size that this process ever had, MB."""
     runs, batches, _ = prepare(recipe, [] if name in ("student", "teacher") else [name])
     runs[name](batches[0])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    # Not getrusage: its maximum survives the exec, and would be that of the process that started this one.
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1e3
+    raise OSError("/proc/self/status has no VmHWM; memory is measured on Linux only")
 
 
 def peaks(arguments: list[str], names: list[str]) -> dict[str, float]:
