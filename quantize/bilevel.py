@@ -154,12 +154,17 @@ class TeacherTuner:
         self.inner_rate, self.anchor, self.every, self.order = inner_rate, anchor, every, order
         self.optimiser = torch.optim.AdamW(list(self.moving.values()), lr=rate, weight_decay=0.0)
         self.steps = 0
+        self.seen: dict[str, float] = {}
 
-    def step(self, batch: Any, query: Any) -> dict[str, float]:
-        """Count a training step; on every `every`-th tune the teacher and return the losses that it saw."""
+    def step(self, batch: Any, query: Callable[[], Any]) -> dict[str, float]:
+        """Count a training step; on every `every`-th tune the teacher.
+
+        query: returns the next query batch; called only where it is needed. Returns the losses that the last tuning
+        saw, nothing before the first one.
+        """
         self.steps += 1
         if self.steps % self.every:
-            return {}
+            return self.seen
         for p in self.moving.values():
             p.requires_grad_(True)
         try:
@@ -170,7 +175,7 @@ class TeacherTuner:
                 self.distillation,
                 self.student_task,
                 batch,
-                query,
+                query(),
                 self.inner_rate,
             )
             own = self.teacher_task(self.moving, batch)
@@ -182,4 +187,18 @@ class TeacherTuner:
         finally:
             for p in self.moving.values():
                 p.requires_grad_(False)
-        return {"query": float(seen), "teacher_task": float(own.detach())}
+        self.seen = {"query": float(seen), "teacher_task": float(own.detach())}
+        return self.seen
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: the tuned parameters, the optimiser, and the count of steps."""
+        moved = {n: p.detach().clone() for n, p in self.moving.items()}
+        return {"steps": self.steps, "seen": self.seen, "teacher": moved, "optimiser": self.optimiser.state_dict()}
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up what `state` gave."""
+        self.steps, self.seen = state["steps"], state["seen"]
+        for name, value in state["teacher"].items():
+            self.moving[name].copy_(value)
+        self.optimiser.load_state_dict(state["optimiser"])

@@ -93,12 +93,17 @@ class FakeQuantizer(nn.Module):
     observer: where the range comes from until it is learnt. slots: how many tensors share the quantiser (the parts of a
     Concat); each is observed apart and the range covers all. fixed: (scale, zero_point) that never change, for inputs.
 
-    enabled: False passes values through. frozen: True keeps the range. `learn()` makes scale and zero point parameters.
-    Scale and zero point are kept as float32; the zero point is rounded where it is used.
+    enabled: False passes values through, unseen; rounding: False passes them through, but looks at them. frozen: True
+    keeps the range. `learn()` makes the range learnable, as `stretch` and `shift`: the scale in use is scale *
+    exp(stretch), the zero point in use zero_point + shift * steps of the grid, rounded where it is used. So a step of
+    the optimiser changes every range by the same *share*, whether its scale is 0.1 or, at 16 bits, 0.0001; Adam's steps
+    know nothing of the size of what they move.
     """
 
-    scale: nn.Parameter
-    zero_point: nn.Parameter
+    scale: Tensor
+    zero_point: Tensor
+    stretch: nn.Parameter
+    shift: nn.Parameter
     low: Tensor
     high: Tensor
     seen: Tensor
@@ -118,9 +123,12 @@ class FakeQuantizer(nn.Module):
         shape = () if axis is None else (channels,)
         self.grid, self.axis, self.observer, self.name = Grid(bits), axis, observer, name
         self.enabled, self.frozen, self.learnt, self.fixed = True, fixed is not None, False, fixed is not None
+        self.rounding = True
         scale, zero = fixed or (1.0, 0)
-        self.scale = nn.Parameter(torch.full(shape, float(scale)), requires_grad=False)
-        self.zero_point = nn.Parameter(torch.full(shape, float(zero)), requires_grad=False)
+        self.register_buffer("scale", torch.full(shape, float(scale)))
+        self.register_buffer("zero_point", torch.full(shape, float(zero)))
+        self.stretch = nn.Parameter(torch.zeros(shape), requires_grad=False)
+        self.shift = nn.Parameter(torch.zeros(shape), requires_grad=False)
         self.register_buffer("low", torch.zeros(slots, *shape))
         self.register_buffer("high", torch.zeros(slots, *shape))
         self.register_buffer("seen", torch.full((slots,), fixed is not None))
@@ -135,16 +143,24 @@ class FakeQuantizer(nn.Module):
             return x
         if self.training and not self.frozen and not self.learnt:
             self.observe(x.detach(), slot)
+        if not self.rounding:
+            return x
         if not self.ready:
             raise ValueError(
                 f"fake-quantiser {self.name or '(unnamed)'} never saw data, its range is unknown; run some training "
                 "batches before it is frozen or evaluated, or leave the layer out"
             )
-        scale, zero_point = self.scale, self.zero_point
+        scale, zero_point = self.current()
         if self.learnt:
             gain = self._gradient_scale(x)
             scale, zero_point = (_ScaledGradient.apply(v, gain) for v in (scale, zero_point))
         return fake_quantise(x, scale, zero_point, self.grid, self.axis)
+
+    def current(self) -> tuple[Tensor, Tensor]:
+        """Return scale and zero point (not yet rounded) as they are used now, float32."""
+        if not self.learnt:
+            return self.scale, self.zero_point
+        return self.scale * torch.exp(self.stretch), self.zero_point + self.shift * self.grid.steps
 
     @property
     def ready(self) -> bool:
@@ -195,34 +211,36 @@ class FakeQuantizer(nn.Module):
         self.zero_point.copy_(zero_point.float())
 
     def learn(self) -> None:
-        """Make scale and zero point parameters from here on, starting where the observer left them."""
+        """Make the range learnable from here on, starting where the observer left it."""
         if not self.fixed:
             self.learnt = True
-            self.scale.requires_grad_(True)
-            self.zero_point.requires_grad_(True)
+            self.stretch.requires_grad_(True)
+            self.shift.requires_grad_(True)
 
     @torch.no_grad()
     def set_bits(self, bits: int) -> None:
         """Change the bit width; the represented range stays the same, so the scale grows as the grid gets coarser."""
         if self.fixed or bits == self.grid.bits:
             return
-        whole = self.zero_point.round().clamp(self.grid.low, self.grid.high)
-        low, high = represented_range(self.scale, whole, self.grid)
+        scale, whole = self.parameters_as_integers()
+        low, high = represented_range(scale, whole, self.grid)
         self.grid = Grid(bits)
+        self.stretch.zero_()
+        self.shift.zero_()
         if self.ready:
             self._set(low, high)
 
     @torch.no_grad()
-    def keep_positive(self) -> None:
-        """Bring a learnt scale back above zero and a zero point onto the grid, after an optimiser's step."""
+    def keep_on_grid(self) -> None:
+        """Bring a learnt zero point back onto the grid, after an optimiser's step."""
         if self.learnt:
-            self.scale.clamp_(min=1e-9)
-            self.zero_point.clamp_(self.grid.low, self.grid.high)
+            low, high = ((edge - self.zero_point) / self.grid.steps for edge in (self.grid.low, self.grid.high))
+            self.shift.copy_(torch.maximum(torch.minimum(self.shift, high), low))
 
     def parameters_as_integers(self) -> tuple[Tensor, Tensor]:
         """Return what is deployed: scale float32 and zero point int32."""
-        whole = self.zero_point.detach().round().clamp(self.grid.low, self.grid.high)
-        return self.scale.detach(), whole.to(torch.int32)
+        scale, zero_point = (value.detach() for value in self.current())
+        return scale, zero_point.round().clamp(self.grid.low, self.grid.high).to(torch.int32)
 
     def _gradient_scale(self, x: Tensor) -> float:
         """Return 1 / sqrt(N Q_p) (LSQ, section 2.2): N values share a scale, per image for activations."""

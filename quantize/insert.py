@@ -151,16 +151,18 @@ class FakeQuantised(nn.Module):
         graph.delete_all_unused_submodules()
 
 
-def insert(model: nn.Module, settings: Settings | None = None) -> FakeQuantised:
+def insert(model: nn.Module, settings: Settings | None = None, method: str = "forward") -> FakeQuantised:
     """Return a copy of a network with fake-quantisers; its outputs may be nested lists and dicts of tensors.
 
-    Raises ValueError for an operation that cannot be quantised (named, with its layer) and for a name in
-    `settings.float16` that fits nothing.
+    method: which of the network's methods is traced. Raises ValueError for an operation that cannot be quantised
+    (named, with its layer) and for a name in `settings.float16` that fits nothing.
     """
     settings = settings or Settings()
     model = copy.deepcopy(model)
+    tracer = fx.Tracer()
+    tracer.traced_func_name = method
     try:
-        graph = fx.GraphModule(model, fx.Tracer().trace(model))
+        graph = fx.GraphModule(model, tracer.trace(model))
     except (fx.proxy.TraceError, TypeError) as error:
         raise ValueError(
             f"the network cannot be traced ({str(error).splitlines()[0]}); its forward must not branch on values"

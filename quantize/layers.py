@@ -73,8 +73,8 @@ class _WithFakeWeights:
         if max(source.grid.bits, quantiser.grid.bits) > DEPLOYED_BITS:
             return self.bias  # products of finer grids leave the range of int32, and no NPU computes them
         # An int32 step is so fine that only its rounding matters, not a gradient to the scales.
-        exact = bias_on_grid(self.bias.detach(), source.scale.detach(), quantiser.scale.detach())
-        return self.bias + (exact - self.bias).detach()
+        exact = bias_on_grid(self.bias.detach(), *(q.current()[0].detach() for q in (source, quantiser)))
+        return exact + (self.bias - self.bias.detach())
 
     def fed_by(self, source: FakeQuantizer | None) -> None:
         """Remember whose grid the input lies on."""

@@ -105,14 +105,23 @@ def bias_integers(bias: Tensor, input_scale: Tensor, weight_scale: Tensor) -> Te
     A bias beyond int32 is cut off, as the NPU's accumulator would.
     """
     limit = 2 ** (BIAS_BITS - 1)
-    exact = bias.double() / (input_scale.double() * weight_scale.double())
+    exact = bias.double() / bias_step(input_scale, weight_scale).double()
     return exact.round().clamp(-limit, limit - 1).to(torch.int32)
 
 
+def bias_step(input_scale: Tensor, weight_scale: Tensor) -> Tensor:
+    """Return the grid of the products, input_scale * weight_scale, (channels,), rounded to float32.
+
+    The rounding matters: the vendor's simulator multiplies the int32 bias with this float32 product. With it a graph
+    agrees bit for bit, with a product of double precision one value in a hundred thousand flips at each layer, and
+    5 to 10 in a hundred at the end of a YOLOv8n.
+    """
+    return input_scale.float() * weight_scale.float()
+
+
 def bias_on_grid(bias: Tensor, input_scale: Tensor, weight_scale: Tensor) -> Tensor:
-    """Return the real values of `bias_integers`, float32."""
-    step = input_scale.double() * weight_scale.double()
-    return (bias_integers(bias, input_scale, weight_scale).double() * step).float()
+    """Return the real values of `bias_integers`: their float32 times the float32 step."""
+    return bias_integers(bias, input_scale, weight_scale).float() * bias_step(input_scale, weight_scale)
 
 
 def marked_asymmetric(integers: Tensor, zero_point: Tensor) -> tuple[Tensor, Tensor]:

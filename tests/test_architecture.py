@@ -26,7 +26,7 @@ FRONT_DOOR = "rsedge"
 HOST_ONLY = {"torch", "torchvision", "onnx", "onnxscript", "rknn", "tensorboard", "matplotlib"}
 LAZY_ON_BOARD = {"onnxruntime", "faster_coco_eval", "rknnlite", "rasterio"}
 AGPL = {"ultralytics", "albumentationsx"}
-PYDANTIC_BORDERS = {"deploy/manifest.py", "train/recipe.py"}
+PYDANTIC_BORDERS = {"deploy/manifest.py", "train/recipe.py", "train/recipe_quantize.py", "train/recipe_section.py"}
 
 BAD_NAMES = {"util", "utils", "common", "misc", "helper", "helpers"}
 LIBRARIES = (

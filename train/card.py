@@ -36,6 +36,8 @@ def card(manifest: Manifest, report: dict[str, Any]) -> str:
     if manifest.calibration:
         c = manifest.calibration
         lines.append(f"- Calibrated on {c.images} images of the train split (algorithm {c.algorithm}, seed {c.seed}).")
+    if report.get("proof"):
+        lines.append("- Integers learnt in training; that they reach the NPU is shown in proof.json: `rsedge verify`.")
     lines += [
         "",
         f"Measured on {manifest.accuracy_data}, in percent:",
@@ -44,7 +46,8 @@ def card(manifest: Manifest, report: dict[str, Any]) -> str:
         "| --- | --- | --- |",
     ]
     forms = {
-        "torch": "float (torch)",
+        "float": "float, before quantisation",
+        "torch": "fake-quantised (torch)" if report.get("proof") else "float (torch)",
         "onnx": "ONNX Runtime",
         "rknn_sim": f"{manifest.precision.upper()}, vendor's simulator",
     }

@@ -86,8 +86,12 @@ def _read(path: Path) -> Any:
         ) from error
 
 
-def model_from(content: dict[str, Any], origin: str) -> Yolov8:
-    """Rebuild the network of a checkpoint that rsedge wrote, in eval mode."""
+def model_from(content: dict[str, Any], origin: str) -> Any:
+    """Rebuild the network of a checkpoint that rsedge wrote, in eval mode: a Yolov8, or a QuantisedYolov8."""
+    if content.get("quantised"):
+        from .quantised_model import rebuild
+
+        return rebuild(content, origin)
     model = Yolov8(content["size"], len(content["class_names"]))
     load_weights(model, content["model"], origin)
     return model.eval()

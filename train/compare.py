@@ -23,21 +23,32 @@ from deploy.detections import Detections
 from deploy.metrics import score_detections
 
 from .checkpoint import model_from, write_atomically
+from .compare_quantised import float_digest, quantised_leg, starts_from_float
 from .comparison_report import Row, Run, write_comparison
 from .evaluate import LetterboxCache, find_all, layout_for, torch_infer
 from .provenance import describe_run
+from .quantise_stage import check_float_file
 from .recipe import Recipe
 from .resume import flat_recipe
 from .rows import Variant
 from .run_log import RunLog
 from .splits import load_both
 from .stage import train_stage
-from .teacher import check_teacher_file, find_teacher, teacher_recipe
+from .teacher import check_teacher_file, find_teacher, needs_teacher, teacher_recipe
 from .teacher_student import Teacher
 from .trainer import choose_device
 
 # What may differ between two legs of one comparison: where and how it runs. Anything else is another experiment.
-FREE = ("name", "data.root", "data.workers", "data.cache_mb", "train.device", "distill.cache", "teacher.checkpoint")
+FREE = (
+    "name",
+    "data.root",
+    "data.workers",
+    "data.cache_mb",
+    "train.device",
+    "distill.cache",
+    "teacher.checkpoint",
+    "quantize.checkpoint",
+)
 
 
 @dataclass(frozen=True)
@@ -128,7 +139,7 @@ class Work:
         # One validation, after the last epoch: the best of several would be chosen on the images that are scored.
         config = config.model_copy(update={"seed": seed, "validate_every": 10**9, "patience": 0})
         recipe = variant.recipe.model_copy(update={"name": variant.name, "train": config})
-        teacher = self.teacher(recipe, fold, train, val) if recipe.distill.losses else None
+        teacher = self.teacher(recipe, fold, train, val) if needs_teacher(recipe) else None
         identity = _identity(recipe, val, teacher)
         done, kept = where / "run.json", where / "found.npz"
         record = _read_record(done)
@@ -141,6 +152,9 @@ class Work:
         if teacher and self.plan.cache_teacher:
             cache = self.out / "teacher_cache" / f"{teacher.digest[:12]}-{recipe.train.image_size}"
             recipe = recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"cache": str(cache)})})
+        if starts_from_float(recipe):
+            found, minutes, provenance = quantised_leg(recipe, where, train, val, teacher, self.console)
+            return self.keep(where, identity, Finished(found, minutes, teacher.line() if teacher else None, provenance))
         log = RunLog(where, self.console)
         content = train_stage(recipe, where, train, val, log, teacher)
         log.close()
@@ -149,15 +163,14 @@ class Work:
         inputs = LetterboxCache(val.images, (size, size), recipe.data.cache_mb)
         infer = torch_infer(model, next(model.parameters()).device)
         found = find_all(infer, inputs, len(val.images), layout_for(size, len(val.class_names)))
-        save_found(kept, found)
-        finished = Finished(
-            found,
-            float(content["training"]["minutes"]),
-            teacher.line() if teacher else None,
-            json.loads(content["provenance"]),
-        )
+        minutes, provenance = float(content["training"]["minutes"]), json.loads(content["provenance"])
+        return self.keep(where, identity, Finished(found, minutes, teacher.line() if teacher else None, provenance))
+
+    def keep(self, where: Path, identity: dict[str, Any], finished: Finished) -> Finished:
+        """Write down a finished run and drop what only a continued one needs."""
+        save_found(where / "found.npz", finished.found)
         record = {"identity": identity, **{k: v for k, v in vars(finished).items() if k != "found"}}
-        write_atomically(done, json.dumps(record).encode())
+        write_atomically(where / "run.json", json.dumps(record).encode())
         for name in ("last.pt", "best.pt"):  # the optimiser's state is of no use any more, and large
             (where / name).unlink(missing_ok=True)
         return finished
@@ -196,6 +209,12 @@ def _checked(plan: Plan) -> tuple[AnnotationSet, AnnotationSet]:
     seen: dict[str, str] = {}
     for variant in plan.variants:
         check_teacher_file(variant.recipe)
+        check_float_file(variant.recipe)
+        if variant.recipe.quantize.method in ("calibrate", "train") and not starts_from_float(variant.recipe):
+            raise ValueError(
+                f"row {variant.name!r} quantises a network: quantize.checkpoint must name the float one that all rows "
+                "start from; set it"
+            )
         if slug(variant.name) in seen:
             raise ValueError(f"rows {seen[slug(variant.name)]!r} and {variant.name!r} would share a folder; rename one")
         seen[slug(variant.name)] = variant.name
@@ -228,16 +247,25 @@ SHARED = {
 def _differing(recipe: Recipe) -> dict[str, Any]:
     """Return what makes a recipe another experiment, {"section.key": value}."""
     flat = flat_recipe(recipe.model_dump_json())
-    return {k: v for k, v in flat.items() if k == "teacher.checkpoint" or (k not in FREE and k[:7] != "export.")}
+    kept = {"teacher.checkpoint"}
+    if starts_from_float(recipe) and recipe.quantize.method == "toolkit":
+        kept |= {"export.algorithm", "export.calibration_images"}
+    return {k: v for k, v in flat.items() if k in kept or (k not in FREE and k[:7] != "export.")}
 
 
 def _identity(recipe: Recipe, val: AnnotationSet, teacher: Teacher | None) -> dict[str, Any]:
     """Return what a finished run must agree in to stand for a row."""
     flat = flat_recipe(recipe.model_dump_json())
-    unused = ("distill.", "teacher.") if teacher is None else ("teacher.",)
+    distils = teacher is not None or bool(recipe.quantize.losses)
+    unused = ("teacher.",) if distils else ("distill.", "teacher.")
     kept = {k: v for k, v in flat.items() if k not in FREE and not k.startswith(("export.", *unused))}
     names, digest = list(val.class_names), teacher.digest if teacher else None
-    return {**kept, "class_names": names, "scored_images": len(val.images), "teacher": digest}
+    found = {**kept, "class_names": names, "scored_images": len(val.images), "teacher": digest}
+    if starts_from_float(recipe):
+        found["float"] = float_digest(recipe)
+        if recipe.quantize.method == "toolkit":
+            found["export.algorithm"] = recipe.export.algorithm
+    return found
 
 
 def _check_same(kept: dict[str, Any], wanted: dict[str, Any], where: Path) -> None:

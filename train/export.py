@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from deploy.backends.onnx_runtime import OnnxBackend
 from deploy.backends.rknn_simulator import RknnSimulatorBackend, SimulatedHeads
 from deploy.convert.calibration import choose_calibration, letterbox_images
 from deploy.convert.onnx_export import compare_with_torch, export_onnx, output_names
+from deploy.convert.proof import PROOF_NAME, Check, raise_for
+from deploy.convert.proof_page import proof_json, write_proof
 from deploy.convert.rknn_build import LOG_NAME, RknnBuild, build_rknn
 from deploy.head_layout import HeadLayout
 from deploy.letterbox import PAD_VALUE, Letterbox
@@ -27,8 +29,11 @@ from deploy.metrics import Accuracy
 
 from .checkpoint import load_checkpoint, model_from
 from .evaluate import LetterboxCache, layout_for, score, torch_infer
+from .learnt_file import LEARNT_NAME, save_learnt
 from .model import STRIDES, Yolov8
+from .prove import PROOF_IMAGES, integers_for_file, prove, quantised_form
 from .provenance import describe_run
+from .quantised_model import QuantisedYolov8
 from .recipe import Recipe, load_recipe, parse_recipe
 from .splits import load_both
 
@@ -40,8 +45,9 @@ COMPARED_IMAGES = 8
 class BundleResult:
     """What an export gave.
 
-    accuracy: by backend ("torch", "onnx", "rknn_sim"), on the same images. onnx_difference: by output, see
-    `compare_with_torch`. build: of the RKNN file. images: how many were scored.
+    accuracy: by form ("torch", "onnx", "rknn_sim"; "float" too where integers were learnt after it), on the same
+    images. onnx_difference: by output, see `compare_with_torch`. build: of the RKNN file. images: how many were scored.
+    proof: the checks of learnt integers, empty where there are none.
     """
 
     manifest: Manifest
@@ -49,6 +55,7 @@ class BundleResult:
     onnx_difference: dict[str, dict[str, float]]
     build: RknnBuild
     images: int
+    proof: tuple[Check, ...] = ()
 
 
 def run(
@@ -110,7 +117,7 @@ def check_classes(content: dict[str, Any], found: AnnotationSet, origin: str) ->
 def build_bundle(
     recipe: Recipe,
     content: dict[str, Any],
-    model: Yolov8,
+    model: Any,
     train: AnnotationSet,
     val: AnnotationSet,
     out: Path,
@@ -134,7 +141,7 @@ def build_bundle(
 def _build(
     recipe: Recipe,
     content: dict[str, Any],
-    model: Yolov8,
+    model: Any,
     train: AnnotationSet,
     val: AnnotationSet,
     scratch: Path,
@@ -145,10 +152,16 @@ def _build(
     config, size = recipe.export, content["image_size"]
     images = val.images[: limit or recipe.export.simulate_limit]
     inputs = LetterboxCache(images, (size, size), recipe.data.cache_mb)
-    export_onnx(model, scratch / ONNX_NAME, (size, size), half_weights=config.half_weights)
+    form = quantised_form(model) if isinstance(model, QuantisedYolov8) else None
+    if form is not None and not config.simulate:
+        raise ValueError("export.simulate must be true for learnt integers: without the simulator nothing is proved")
+    if form is not None:
+        export_onnx(form.module, scratch / ONNX_NAME, (size, size), integers=integers_for_file(form))
+    else:
+        export_onnx(model, scratch / ONNX_NAME, (size, size), half_weights=config.half_weights)
     sample = [pixels for pixels, _ in _first(inputs, COMPARED_IMAGES)]
-    difference = compare_with_torch(model, scratch / ONNX_NAME, sample)
-    calibration = calibration_images(recipe, train, size) if config.precision == "int8" else None
+    difference = compare_with_torch(form.module if form else model, scratch / ONNX_NAME, sample)
+    calibration = calibration_images(recipe, train, size) if config.precision == "int8" and form is None else None
     with conversion_bars(console) as progress:
         build = build_rknn(
             scratch / ONNX_NAME,
@@ -164,12 +177,65 @@ def _build(
         )
     provenance = describe_run(recipe.train.seed, recipe.data.name or recipe.name)
     manifest = _manifest(recipe, content, scratch, build, provenance)
-    accuracy = _score_forms(model, manifest, build.simulated, scratch, images, inputs, val.class_names, console)
+    before = _float_model(content)
+    accuracy = _score_forms(model, before, manifest, build.simulated, scratch, images, inputs, val.class_names, console)
     told = f"{recipe.data.name or recipe.name}, {len(images)} val images"
     summary = {k: {"map50": a.map50, "map50_95": a.map50_95} for k, a in accuracy.items()}
+    checks: list[Check] = []
+    if form is not None:
+        assert build.simulated is not None
+        pixels = [image for image, _ in _first(inputs, PROOF_IMAGES)]
+        with conversion_bars(console) as progress:
+            checks = prove(model, scratch / ONNX_NAME, build.table, build.simulated, pixels, progress)
+        keep_proof(checks, summary, manifest, told, scratch, out)
+        save_learnt(model, scratch / LEARNT_NAME)
+        added = {
+            role: ModelFile(name=name, sha256=sha256_of(scratch / name))
+            for role, name in (("learnt", LEARNT_NAME), ("proof", PROOF_NAME))
+        }
+        manifest = manifest.model_copy(update={"files": {**manifest.files, **added}})
     manifest = manifest.model_copy(update={"accuracy": summary, "accuracy_data": told})
     manifest.save(scratch)
-    return BundleResult(manifest, accuracy, difference, build, len(images))
+    return BundleResult(manifest, accuracy, difference, build, len(images), tuple(checks))
+
+
+def keep_proof(
+    checks: list[Check],
+    accuracy: Mapping[str, Mapping[str, Any]],
+    manifest: Manifest,
+    told: str,
+    folder: Path,
+    out: Path,
+) -> None:
+    """Write a proof that holds into `folder`, or raise ProofFailed for one that does not.
+
+    A failed one is written into `out/failed_proof`, where nobody takes it for that of a bundle in `out`.
+    """
+    assert manifest.provenance is not None
+    about = {
+        "name": manifest.name,
+        "target": manifest.target,
+        "toolkit_version": manifest.toolkit_version,
+        "accuracy_data": told,
+        "provenance": manifest.provenance.model_dump(),
+    }
+    proof = proof_json(checks, accuracy, about)
+    if proof["passed"]:
+        write_proof(proof, folder)
+        return
+    failed = out / "failed_proof"
+    failed.mkdir(parents=True, exist_ok=True)
+    write_proof(proof, failed)
+    raise_for(checks, failed)
+
+
+def _float_model(content: dict[str, Any]) -> Yolov8 | None:
+    """Return the network before it was quantised, where the checkpoint kept it."""
+    if "float_model" not in content:
+        return None
+    plain = {k: v for k, v in content.items() if k != "quantised"}
+    model: Yolov8 = model_from({**plain, "model": content["float_model"]}, "the checkpoint's float network")
+    return model
 
 
 def calibration_images(recipe: Recipe, train: AnnotationSet, size: int) -> np.ndarray:
@@ -179,7 +245,8 @@ def calibration_images(recipe: Recipe, train: AnnotationSet, size: int) -> np.nd
 
 
 def _score_forms(
-    model: Yolov8,
+    model: Any,
+    before: Yolov8 | None,
     manifest: Manifest,
     simulated: SimulatedHeads | None,
     out: Path,
@@ -193,8 +260,11 @@ def _score_forms(
     device = next(model.parameters()).device
     accuracy = {}
     with conversion_bars(console) as progress:
+        if before is not None:
+            tell = _phase(progress, "score before")
+            accuracy["float"] = score(torch_infer(before, device), images, inputs, class_names, plain, progress=tell)
         accuracy["torch"] = score(
-            torch_infer(model, device), images, inputs, class_names, plain, progress=_phase(progress, "score float")
+            torch_infer(model, device), images, inputs, class_names, plain, progress=_phase(progress, "score torch")
         )
         backend = OnnxBackend(out / ONNX_NAME, manifest)
         accuracy["onnx"] = score(

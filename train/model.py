@@ -222,6 +222,11 @@ class Yolov8(nn.Module):
         """Return [box_8, class_8, box_16, class_16, box_32, class_32] raw logits of the maps that `features` gave."""
         return self.model[22]([maps[stride] for stride in STRIDES])
 
+    def maps_and_heads(self, x: Tensor) -> tuple[dict[int, Tensor], list[Tensor]]:
+        """Return what `features` and `head` give, in one pass: what a distillation loss compares."""
+        maps = self.features(x)
+        return maps, self.head(maps)
+
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map images (b, 3, h, w) float, RGB 0 to 1, to six raw heads: (b, 64, h/s, w/s), (b, classes, h/s, w/s)."""
         return self.head(self.features(x))

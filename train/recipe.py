@@ -7,28 +7,22 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+from .recipe_quantize import Quantize
+from .recipe_section import NotNegative, Positive, Section, Share
+
 SHIPPED = Path(__file__).parent / "recipes"
 
 DISTILLATION_LOSSES = ("magnitude", "relation", "logit", "fitnets", "cwd", "mgd", "fgd", "ld")
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
 
-
-class _Section(BaseModel):
-    # Numbers are taken for strings because a folder may well be called 2024.
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
-
-
-class Split(_Section):
+class Split(Section):
     """One part of the data. Paths are relative to `data.root`.
 
     annotations: COCO file, or the folder of YOLO, VOC or DOTA files. images: their folder. list_file: names to keep.
@@ -40,7 +34,7 @@ class Split(_Section):
     count: Annotated[int, Field(ge=1, description="procedural only: how many scenes to draw")] = 400
 
 
-class Data(_Section):
+class Data(Section):
     """Where the annotated images are. `format` "procedural" draws them below the output folder."""
 
     format: Literal["coco", "yolo", "voc", "dota", "procedural"]
@@ -57,14 +51,14 @@ class Data(_Section):
     terms: Annotated[str, Field(description="terms of the data, written into the model's card")] = ""
 
 
-class Model(_Section):
+class Model(Section):
     """Which network. weights: a checkpoint to start from (path), "procedural" for the shipped one, "none" for none."""
 
     size: Literal["n", "s", "m", "l", "x"] = "n"
     weights: Annotated[str, Field(min_length=1)] = "none"
 
 
-class Train(_Section):
+class Train(Section):
     """The loop. learning_rate is the peak after warm-up; batch is over all processes."""
 
     image_size: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] = 512
@@ -89,7 +83,7 @@ class Train(_Section):
     device: str = "auto"
 
 
-class Augment(_Section):
+class Augment(Section):
     """Chances and ranges of the random changes; 0 turns one off."""
 
     mosaic: Share = 1.0
@@ -106,7 +100,7 @@ class Augment(_Section):
     grey: Share = 0.0
 
 
-class Loss(_Section):
+class Loss(Section):
     """Gains of the three terms."""
 
     box: NotNegative = 7.5
@@ -114,7 +108,7 @@ class Loss(_Section):
     dfl: NotNegative = 1.5
 
 
-class Teacher(_Section):
+class Teacher(Section):
     """The network that a student learns from; used where `distill.losses` names any loss.
 
     checkpoint: a finished one (path). Empty: the same command trains one first, from `weights`, into OUT/teacher.
@@ -130,7 +124,7 @@ class Teacher(_Section):
     image_size: Annotated[int | None, Field(ge=32, le=4096, multiple_of=32)] = None
 
 
-class Logit(_Section):
+class Logit(Section):
     """Logit distillation (arXiv:1503.02531). box_weight: share of the box distributions beside the classes."""
 
     gain: NotNegative = 0.3
@@ -138,27 +132,27 @@ class Logit(_Section):
     box_weight: NotNegative = 1.0
 
 
-class FitNets(_Section):
+class FitNets(Section):
     """FitNets (arXiv:1412.6550): mean squared difference of the maps."""
 
     gain: NotNegative = 10.0
 
 
-class ChannelWise(_Section):
+class ChannelWise(Section):
     """Channel-wise distillation (arXiv:2011.13256)."""
 
     gain: NotNegative = 25.0
     temperature: Positive = 1.0
 
 
-class MaskedGenerative(_Section):
+class MaskedGenerative(Section):
     """Masked generative distillation (arXiv:2205.01529). mask_ratio: share of the cells that are hidden."""
 
     gain: NotNegative = 15.0
     mask_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.65
 
 
-class FocalGlobal(_Section):
+class FocalGlobal(Section):
     """Focal and global distillation (arXiv:2111.11837). alpha, beta, gamma, delta: shares of its four terms."""
 
     gain: NotNegative = 0.75
@@ -169,7 +163,7 @@ class FocalGlobal(_Section):
     delta: NotNegative = 2.0
 
 
-class Localisation(_Section):
+class Localisation(Section):
     """Localisation distillation (arXiv:2102.12252). vlr_*: the cells around the objects' own, their share and reach."""
 
     gain: NotNegative = 0.2
@@ -179,7 +173,7 @@ class Localisation(_Section):
     assigned_by: Literal["teacher", "student"] = "teacher"
 
 
-class Distill(_Section):
+class Distill(Section):
     """What the student learns from the teacher besides the annotations. No loss named: plain training.
 
     magnitude: alpha (foreground), beta (background). relation: gamma (object pairs), delta (object and background).
@@ -212,27 +206,31 @@ class Distill(_Section):
 
     @model_validator(mode="after")
     def _losses_known(self) -> Distill:
-        for name in self.losses:
+        self.check_losses(self.losses, "distill.losses")
+        return self
+
+    def check_losses(self, names: list[str], where: str) -> None:
+        """Raise ValueError for a loss that is unknown, named twice, or that has no gain here."""
+        for name in names:
             if name not in DISTILLATION_LOSSES:
                 near = difflib.get_close_matches(name, DISTILLATION_LOSSES, 1, 0.4)
                 cure = f"did you mean {near[0]}?" if near else f"known are {', '.join(DISTILLATION_LOSSES)}"
-                raise ValueError(f"distill.losses names an unknown loss {name!r}; {cure}")
-        if len(set(self.losses)) < len(self.losses):
-            raise ValueError(f"distill.losses must name each loss once, got {self.losses}")
+                raise ValueError(f"{where} names an unknown loss {name!r}; {cure}")
+        if len(set(names)) < len(names):
+            raise ValueError(f"{where} must name each loss once, got {names}")
         gains = {"magnitude": ("alpha", "beta"), "relation": ("gamma", "delta")}
-        for name in self.losses:
+        for name in names:
             keys = gains.get(name, (f"{name}.gain",))
             if not any(self._gain(key) for key in keys):
                 told = " or ".join(f"distill.{key}" for key in keys)
-                raise ValueError(f"distill.losses names {name!r}: then {told} must be above 0, or leave the name out")
-        return self
+                raise ValueError(f"{where} names {name!r}: then {told} must be above 0, or leave the name out")
 
     def _gain(self, key: str) -> float:
         section, _, name = key.partition(".")
         return float(getattr(getattr(self, section), name) if name else getattr(self, section))
 
 
-class Export(_Section):
+class Export(Section):
     """What follows training. calibration_images: how many train images the toolkit sees."""
 
     enabled: bool = True
@@ -245,7 +243,7 @@ class Export(_Section):
     processes: Annotated[int, Field(ge=1, le=16)] = 2
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """One training run. Raises ValueError with field, rule, value and cure."""
 
     name: str
@@ -256,7 +254,25 @@ class Recipe(_Section):
     loss: Loss = Loss()
     teacher: Teacher = Teacher()
     distill: Distill = Distill()
+    quantize: Quantize = Quantize()
     export: Export = Export()
+
+    @model_validator(mode="after")
+    def _integers_reach_the_npu(self) -> Recipe:
+        q = self.quantize
+        self.distill.check_losses(q.losses, "quantize.losses")
+        if q.method == "none" and self.export.enabled and self.export.precision != "fp16":
+            raise ValueError(
+                "quantize.method none keeps the network in float, then export.precision must be fp16, got 'int8'"
+            )
+        if q.learns and self.export.enabled:
+            q.check_deployable()
+            if self.export.precision != "int8":
+                raise ValueError(
+                    f"export.precision must be int8 with quantize.method {q.method!r}, got "
+                    f"{self.export.precision!r}; set quantize.method to toolkit for a float16 model"
+                )
+        return self
 
     @model_validator(mode="after")
     def _annotations_named(self) -> Recipe:

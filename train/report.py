@@ -30,7 +30,12 @@ from .provenance import describe_run
 from .recipe import Recipe
 
 REPORT_VERSION = 1
-FORMS = {"torch": "float (torch)", "onnx": "ONNX Runtime", "rknn_sim": "RKNN (simulator)"}
+FORMS = {
+    "float": "float (before quantisation)",
+    "torch": "float (torch)",
+    "onnx": "ONNX Runtime",
+    "rknn_sim": "RKNN (simulator)",
+}
 PICTURES = (
     "plots/map.png",
     "plots/losses.png",
@@ -91,6 +96,7 @@ def write_report(
         "internal_memory_kb": table.internal_memory_kb,
         "weight_memory_kb": table.weight_memory_kb,
     }
+    report["proof"] = [{"name": c.name, "passed": c.passed, "told": c.told} for c in result.proof]
     report["files"] = {f.name: (out / f.name).stat().st_size for f in result.manifest.files.values()}
     report["overlays"] = _overlays(result, val, out)
     write_card(result.manifest, report, out)
@@ -242,11 +248,14 @@ def markdown(report: dict[str, Any], out: Path) -> str:
             f"- {_layers_line(r)}, "
             f"{r['traffic_kb'] / 1000:.1f} MB traffic, {r['weight_memory_kb'] / 1000:.2f} MB weights, "
             f"{r['internal_memory_kb'] / 1000:.2f} MB internal memory (the compiler's table, see layers.json)",
-            f"- rknn-toolkit2 {r['toolkit_version']}, {r['target']}, {r['calibration_images']} calibration images, "
-            f"algorithm {r['algorithm']}",
+            f"- rknn-toolkit2 {r['toolkit_version']}, {r['target']}, {_quantised_how(report)}",
             f"- ONNX against torch on real images: largest difference of a raw logit {worst:.2g}"
             + (" (weights stored as float16)" if report["onnx"]["half_weights"] else ""),
         ]
+    if report.get("proof"):
+        lines += ["", "## Proof that the learnt integers reach the NPU", ""]
+        lines += [f"- {check['name']}: {check['told']}" for check in report["proof"]]
+        lines += ["- everything behind it: proof.md"]
     lines += ["", "## Training", "", f"- start: {training['start']}; best epoch {training['best_epoch']}"]
     if training["epochs"]:
         lines.append(f"- {training['epochs']} epochs in {training['minutes']:.1f} minutes")
@@ -271,8 +280,17 @@ def markdown(report: dict[str, Any], out: Path) -> str:
     return "\n".join(lines)
 
 
+def _quantised_how(report: dict[str, Any]) -> str:
+    r = report["rknn"]
+    if r["calibration_images"]:
+        return f"{r['calibration_images']} calibration images, algorithm {r['algorithm']}"
+    return "learnt integers, not calibrated" if report.get("proof") else "not quantised"
+
+
 def _form(name: str, report: dict[str, Any]) -> str:
     label = FORMS.get(name, name)
+    if name == "torch" and "float" in report["accuracy"]:
+        return "fake-quantised (torch)"
     if name == "rknn_sim" and "rknn" in report:
         label = f"{report['rknn']['precision'].upper()} {label}"
     return label
@@ -300,6 +318,8 @@ def _print_table(report: dict[str, Any], out: Path, console: Console) -> None:
     if "rknn" in report:
         r = report["rknn"]
         console.print(_layers_line(r), highlight=False)
+    for check in report.get("proof", []):
+        console.print(f"proof, {check['name']}: {check['told']}", highlight=False, soft_wrap=True)
     console.print(f"report:   {out / 'report.md'}, {out / 'report.json'}", highlight=False, soft_wrap=True)
     if "rknn" in report:
         console.print(f"bundle:   {out} (manifest.json, model.rknn, model.onnx)", highlight=False, soft_wrap=True)

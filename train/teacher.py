@@ -38,10 +38,19 @@ def teacher_recipe(recipe: Recipe) -> Recipe:
     )
 
 
+def needs_teacher(recipe: Recipe) -> bool:
+    """Return whether a recipe's float or quantised training learns from `[teacher]`."""
+    q = recipe.quantize
+    trains_float = not q.checkpoint
+    return bool(recipe.distill.losses and trains_float) or bool(
+        q.method == "train" and q.losses and q.teacher == "teacher"
+    )
+
+
 def check_teacher_file(recipe: Recipe) -> None:
     """Raise FileNotFoundError where the recipe names a teacher that is not there; cheap, before any work."""
     path = recipe.teacher.checkpoint
-    if recipe.distill.losses and path and not Path(path).is_file():
+    if needs_teacher(recipe) and path and not Path(path).is_file():
         raise FileNotFoundError(
             f"teacher.checkpoint {path}: no such file; give the checkpoint.pt of a run, or leave it empty to train one"
         )

@@ -67,10 +67,12 @@ def channels_of(model: Any) -> dict[int, int]:
     return {stride: int(m.shape[1]) for stride, m in maps.items()}
 
 
-def run_network(model: Yolov8, images: Tensor) -> Outputs:
-    """Run a network on (b, 3, h, w) float images, RGB 0 to 1, keeping what its head saw."""
-    maps = model.features(images)
-    return Outputs(maps, model.head(maps))
+def run_network(model: Any, images: Tensor) -> Outputs:
+    """Run a network on (b, 3, h, w) float images, RGB 0 to 1, keeping what its head saw.
+
+    model: anything with `maps_and_heads`: a YOLOv8, or one with fake-quantisers.
+    """
+    return Outputs(*model.maps_and_heads(images))
 
 
 @dataclass(frozen=True)

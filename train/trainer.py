@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,31 @@ from .run_log import RunLog
 Step = Callable[[Batch], dict[str, Tensor]]
 
 
+class Stages(Protocol):
+    """A training whose network changes on the way: stepped bit widths."""
+
+    def begin_epoch(self, epoch: int, losses: dict[str, float], models: list[nn.Module]) -> str | None:
+        """Change the models (the trained one, its average) where a stage begins; returns a line about it, or None.
+
+        epoch: counted from 0. losses: means of the epoch before, empty at the start.
+        """
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+
+    def after_step(self, model: nn.Module) -> None:
+        """Mend parameters that the optimiser's step may have moved where they must not be."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return how the network is built now, for checkpoints."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what a stopped run needs to continue."""
+
+    def restore(self, state: dict[str, Any], models: list[nn.Module]) -> None:
+        """Take up what `state` gave, and give the models the structure that they had."""
+
+
 @dataclass(frozen=True)
 class Job:
     """What the loop is given besides the model.
@@ -39,6 +64,7 @@ class Job:
     steps_per_epoch: their number. validate: model -> {"map50": ..., "map50_95": ...}. describe: kept in each checkpoint
     (size, class_names, image_size, recipe, provenance). assemble: what is trained around the model; the model itself
     where None. companion: what is trained along and thrown away at the end (adapters); part of what `assemble` returns.
+    stages: what changes the model on the way and sets the learning rate; only the last one's scores count.
     """
 
     make_step: Callable[[nn.Module], Step]
@@ -48,6 +74,7 @@ class Job:
     describe: dict[str, Any]
     assemble: Callable[[nn.Module], nn.Module] | None = None
     companion: nn.Module | None = None
+    stages: Stages | None = None
 
 
 class NonFiniteLoss(ValueError):
@@ -105,13 +132,19 @@ class Trainer:
         ramp = config.ema_ramp_steps or max(1.0, config.epochs * job.steps_per_epoch / 4)
         self.ema = Ema(self.model, config.ema_decay, ramp)
         self.companion = (job.companion or nn.Module()).to(self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.autocast is torch.float16)
+        self.epoch, self.steps, self.best, self.stale, self.seconds = 0, 0, -1.0, 0, 0.0
+        self.losses: dict[str, float] = {}
+        self._assemble()
+
+    def _assemble(self) -> None:
+        """Put optimiser, step and processes around the model as it is now."""
+        job, config = self.job, self.config
         network = job.assemble(self.model) if job.assemble else self.model
         parameters = [p for p in network.parameters() if p.requires_grad]
         own = {id(p) for p in self.model.parameters()}
         self.clipped = [[p for p in parameters if (id(p) in own) is inside] for inside in (True, False)]
         self.optimiser = torch.optim.AdamW(_parameter_groups(parameters, config.weight_decay), lr=config.learning_rate)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.autocast is torch.float16)
-        self.epoch, self.steps, self.best, self.stale, self.seconds = 0, 0, -1.0, 0, 0.0
         if self.world > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
             network = DistributedDataParallel(network, device_ids=ids)
@@ -122,7 +155,9 @@ class Trainer:
         scores: dict[str, float] = {}
         while self.epoch < self.config.epochs:
             started = time.perf_counter()
+            self._enter_stage()
             losses = self._epoch()
+            self.losses = losses
             self.epoch += 1
             last = self.epoch == self.config.epochs
             due = last or self.epoch % self.config.validate_every == 0
@@ -141,6 +176,15 @@ class Trainer:
         if self.best < 0:  # stopped after the last epoch and before its scoring
             self._score()
         return {"map50_95": self.best}
+
+    def _enter_stage(self) -> None:
+        """Let the job change the network before an epoch; what the stage before scored does not count."""
+        stages = self.job.stages
+        told = stages.begin_epoch(self.epoch, self.losses, [self.model, self.ema.model]) if stages else None
+        if told is not None:
+            self.log.say(told)
+            self._assemble()
+            self.best, self.stale = -1.0, 0
 
     def _epoch(self) -> dict[str, float]:
         self.model.train()
@@ -181,7 +225,9 @@ class Trainer:
                     f"train.learning_rate or set train.precision=float32, then --resume from the last whole epoch"
                 )
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(torch.stack(list(losses.values())).sum()).backward()
+        # A figure that is only told carries no gradient.
+        total = torch.stack([v for v in losses.values() if v.requires_grad]).sum()
+        self.scaler.scale(total).backward()
         self.scaler.unscale_(self.optimiser)
         # Apart: large gradients of an adapter must not shrink the model's step.
         norms = [nn.utils.clip_grad_norm_(group, self.config.clip_gradient) for group in self.clipped if group]
@@ -193,12 +239,16 @@ class Trainer:
             )
         self.scaler.step(self.optimiser)
         self.scaler.update()
+        if self.job.stages:
+            self.job.stages.after_step(self.model)
         self.ema.update(self.model)
         self.steps += 1
         return values
 
     def _rate(self) -> float:
         """Return the learning rate of the current step: linear warm-up, then half a cosine."""
+        if self.job.stages:
+            return self.job.stages.rate(self.steps)
         c, per_epoch = self.config, self.job.steps_per_epoch
         total = c.epochs * per_epoch
         warm = min(c.warmup_epochs * per_epoch, total / 2)
@@ -242,6 +292,8 @@ class Trainer:
         }
         if self.job.companion is not None:
             content["companion"] = self.companion.state_dict()
+        if self.job.stages:
+            content["quantised"] = self.job.stages.describe()
         if full:
             content["resume"] = {
                 "raw_model": self.model.state_dict(),
@@ -255,6 +307,8 @@ class Trainer:
                 "torch_rng": torch.get_rng_state(),
                 "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
                 "world": self.world,
+                "losses": self.losses,
+                "stages": self.job.stages.state() if self.job.stages else None,
             }
         save_checkpoint(self.out / name, content)
 
@@ -269,6 +323,10 @@ class Trainer:
             )
         check_same_run(content, self.job.describe, str(path))
         try:
+            if self.job.stages:
+                self.job.stages.restore(state["stages"], [self.model, self.ema.model])
+                self._assemble()
+            self.losses = state.get("losses", {})
             self.model.load_state_dict(state["raw_model"])
             self.companion.load_state_dict(content.get("companion", {}))
             self.ema.model.load_state_dict(content["model"])

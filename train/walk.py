@@ -1,4 +1,4 @@
-"""Walk one recipe from annotations to a bundle: data, training, scores, ONNX, RKNN, report.
+"""Walk one recipe from annotations to a bundle: data, teacher, training, integers, scores, ONNX, RKNN, report.
 
 Every stage leaves its result in the output folder before the next begins, so a run that was stopped continues with
 `--resume` where it was.
@@ -24,11 +24,13 @@ from .distill import MethodDistillation
 from .distilling import build_losses
 from .model import Yolov8
 from .plots import plot_training
+from .quantise_stage import FOLDER as FLOAT_FOLDER
+from .quantise_stage import check_float_file, float_recipe, quantise_stage
 from .recipe import Recipe, load_recipe
 from .run_log import RunLog, read_log
 from .splits import load_both
 from .stage import begun, train_stage
-from .teacher import FOLDER, check_teacher_file, find_teacher
+from .teacher import FOLDER, check_teacher_file, find_teacher, needs_teacher
 from .teacher_student import Teacher, channels_of
 from .trainer import choose_device
 
@@ -50,6 +52,7 @@ def walk_recipe(recipe: Recipe, out: Path, *, resume: bool = False, console: Con
     try:
         _check_folder(out, resume)
         check_teacher_file(recipe)
+        check_float_file(recipe)
         with drawing_bar(console, shown=rank == 0) as progress:
             train, val = _load_first_here(recipe, progress, rank)
         log = RunLog(out, console, active=rank == 0)
@@ -57,8 +60,12 @@ def walk_recipe(recipe: Recipe, out: Path, *, resume: bool = False, console: Con
             f"{recipe.data.name or recipe.name}: {len(train.images)} train and {len(val.images)} val images, "
             f"{len(train.class_names)} classes"
         )
-        teacher = find_teacher(recipe, out, train, val, console) if recipe.distill.losses else None
-        train_stage(recipe, out, train, val, log, teacher)
+        teacher = find_teacher(recipe, out, train, val, console) if needs_teacher(recipe) else None
+        if not recipe.quantize.learns:
+            train_stage(recipe, out, train, val, log, teacher)
+        else:
+            start = _float_network(recipe, out, train, val, log, teacher)
+            quantise_stage(recipe, start, out, train, val, log, teacher)
         log.close()
         if rank == 0:
             plot_training(read_log(log.path), out / "plots")
@@ -67,6 +74,22 @@ def walk_recipe(recipe: Recipe, out: Path, *, resume: bool = False, console: Con
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _float_network(
+    recipe: Recipe, out: Path, train: AnnotationSet, val: AnnotationSet, log: RunLog, teacher: Teacher | None
+) -> dict[str, Any]:
+    """Return the checkpoint that quantisation starts from: the recipe's, or one that is trained in `out/float`."""
+    if recipe.quantize.checkpoint:
+        return load_checkpoint(Path(recipe.quantize.checkpoint))
+    folder = out / FLOAT_FOLDER
+    log.say(f"the float network, YOLOv8{recipe.model.size}, in {folder}")
+    own = RunLog(folder, log.console, active=log.active)
+    content = train_stage(float_recipe(recipe), folder, train, val, own, teacher)
+    own.close()
+    if own.active:
+        plot_training(read_log(own.path), folder / "plots")
+    return content
 
 
 def _load_first_here(
@@ -104,18 +127,22 @@ def _finish(
     content = load_checkpoint(out / "checkpoint.pt")
     model = model_from(content, str(out / "checkpoint.pt"))
     if teacher:
-        _draw_distillation(recipe, out, model, teacher, val)
+        trained = out if not recipe.quantize.learns else out / FLOAT_FOLDER
+        _draw_distillation(recipe, trained, out, teacher, val)
     run_report(recipe, content, model, train, val, out, console)
 
 
-def _draw_distillation(recipe: Recipe, out: Path, student: Yolov8, teacher: Teacher, val: AnnotationSet) -> None:
+def _draw_distillation(recipe: Recipe, trained: Path, out: Path, teacher: Teacher, val: AnnotationSet) -> None:
     """Draw what was distilled, where it was the method: `best.pt` holds the adapters beside the student."""
-    if not set(recipe.distill.losses) & {"magnitude", "relation"} or not (out / "best.pt").is_file():
+    best = trained / "best.pt"
+    if not set(recipe.distill.losses) & {"magnitude", "relation"} or not best.is_file():
         return
     from .distill_pictures import draw_distillation
 
+    content = load_checkpoint(best)
+    student: Yolov8 = model_from(content, str(best))
     losses = build_losses(recipe.distill, channels_of(student), channels_of(teacher.model))
-    losses.load_state_dict(load_checkpoint(out / "best.pt")["companion"])
+    losses.load_state_dict(content["companion"])
     size, names = recipe.train.image_size, list(val.class_names)
     method = losses["method"]
     assert isinstance(method, MethodDistillation)
@@ -126,7 +153,7 @@ def _check_folder(out: Path, resume: bool) -> None:
     """Refuse to overwrite a run, or to resume one that is not there."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; give a folder")
-    there = begun(out) or begun(out / FOLDER)
+    there = any(begun(folder) for folder in (out, out / FOLDER, out / FLOAT_FOLDER))
     if resume and not there:
         raise FileNotFoundError(f"{out}: nothing to resume, it holds no last.pt; start without --resume")
     if not resume and there:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..manifest import Manifest
+from .onnx_session import session_options
 from .protocol import check_batch
 
 
@@ -32,9 +33,7 @@ class OnnxBackend:
             raise ValueError(
                 f"the onnx backend needs onnxruntime, which cannot be imported ({error}); pip install onnxruntime"
             ) from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
+        options = session_options(threads)
         try:
             self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises a family of its own that derives from Exception only

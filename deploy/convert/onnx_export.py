@@ -11,7 +11,7 @@ import copy
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from ..backends.onnx_session import session_options
 from .calibration import check_model_image
+from .quantised_onnx import IntegerWeights, store_integers
 
 OPSET = 19
 INPUT_NAME = "images"
@@ -34,13 +36,21 @@ def output_names(strides: Sequence[int]) -> list[str]:
     return [f"{kind}_{stride}" for stride in strides for kind in ("box", "class")]
 
 
-def export_onnx(model: nn.Module, path: Path, input_hw: tuple[int, int], *, half_weights: bool = False) -> None:
+def export_onnx(
+    model: nn.Module,
+    path: Path,
+    input_hw: tuple[int, int],
+    *,
+    half_weights: bool = False,
+    integers: Mapping[str, IntegerWeights] | None = None,
+) -> None:
     """Write a model as ONNX, whole or not at all.
 
     model: (1, 3, h, w) float32 RGB 0..1 -> list of raw heads [box, class] by ascending stride; it is not changed (a
     copy on the CPU in evaluation mode is exported). path: the file. input_hw: model input in pixels. half_weights:
     store the weights as float16 with a Cast to float32, so the file is half as big; runtimes fold the Casts on load
-    and compute in float32 with weights rounded to 11 bits.
+    and compute in float32 with weights rounded to 11 bits. integers: weights to store as int8, by layer name; they must
+    be what the model's float weights stand for.
 
     Raises ValueError where the heads are not what is written above or hold non-finite values, OSError where the file
     cannot be written.
@@ -68,7 +78,9 @@ def export_onnx(model: nn.Module, path: Path, input_hw: tuple[int, int], *, half
             )
         graph = onnx.load(str(part))
         _static_outputs(graph)
-        if half_weights:
+        if integers:
+            store_integers(graph, integers)
+        elif half_weights:
             _halve_weights(graph)
         onnx.checker.check_model(graph, full_check=True)
         onnx.save(graph, str(part))
@@ -164,7 +176,7 @@ def compare_with_torch(model: nn.Module, path: Path, images: Sequence[np.ndarray
     if not images:
         raise ValueError("comparison needs at least one image, got none")
     model = copy.deepcopy(model).cpu().float().eval()
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(path), session_options(exact=True), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     height, width = session.get_inputs()[0].shape[2:]
     worst, total, count = np.zeros(len(names)), np.zeros(len(names)), np.zeros(len(names))

@@ -1,12 +1,13 @@
 """ONNX to `.rknn`, checked, and scored in the vendor's simulator; all vendor code runs in child processes.
 
 INT8 takes two steps: one child calibrates, then one or more children compile from its ranges (about a second) and each
-simulates its share of the evaluation images; the first child's `.rknn` is kept. Nothing is believed before the return
-codes, the log and the layer table agree, see `layer_table`.
+simulates its share of the evaluation images; the first child's `.rknn` is kept. A file with learnt integers (Q/DQ in
+its graph) needs no calibration: its compile form is built as it is, and its scales are those of the graph. Nothing is
+believed before the return codes, the log and the layer table agree, see `layer_table`.
 
-Scale and zero point of each output come from the YAML text that the calibration writes; the simulated values are
-checked against them one by one. An `.rknn` is not reproducible byte for byte (two builds of the same inputs differ,
-their simulated heads do not), so compare heads and layer tables, never hashes.
+Scale and zero point of each output come from the YAML text that the calibration writes, or from the graph; the
+simulated values are checked against them one by one. An `.rknn` is not reproducible byte for byte (two builds of the
+same inputs differ, their simulated heads do not), so compare heads and layer tables, never hashes.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from ..backends.rknn_simulator import SimulatedHeads, image_key
 from ..manifest import TensorScale
 from .calibration import check_model_image, write_dataset
 from .layer_table import LayerTable, layer_faults, log_faults, parse_layer_table, plain_log
 from .onnx_file import output_shapes
+from .quantised_onnx import compile_form, is_quantised, output_grids
 from .rknn_process import ChildFailed, Progress, run_children
 
 LOG_NAME = "convert.log"
@@ -82,17 +85,20 @@ def build_rknn(
 ) -> RknnBuild:
     """Convert an ONNX model and simulate it.
 
-    onnx_path: six raw heads, static batch 1 (`export_onnx`). out_dir: the bundle; `rknn_name`, layers.json and
-    convert.log are written there, the first two only when everything is well. calibration: (n, h, w, 3) uint8 RGB or
-    its images one by one, letterboxed; needed for "int8". evaluate: letterboxed images to simulate (array, iterator,
-    function that returns one, or the path of an .npy), at most `limit`. processes: children that simulate side by
-    side, 0.1 to 0.2 s an image of 512 x 512 each. progress: called with (phase, done, total), phases "calibrate",
-    "compile", "score". timeout_s: for each child. log_path: another place for convert.log.
+    onnx_path: six raw heads, static batch 1 (`export_onnx`), in float or with learnt integers. out_dir: the bundle;
+    `rknn_name`, layers.json and convert.log are written there, the first two only when everything is well. calibration:
+    (n, h, w, 3) uint8 RGB or its images one by one, letterboxed; needed for "int8" from float, of no use with learnt
+    integers. evaluate: letterboxed images to simulate (array, iterator, function that returns one, or the path of an
+    .npy), at most `limit`. processes: children that simulate side by side, 0.1 to 0.2 s an image of 512 x 512 each.
+    progress: called with (phase, done, total), phases "calibrate", "compile", "score". timeout_s: for each child.
+    log_path: another place for convert.log.
 
     Raises ConversionError with the cause and the log's path, ValueError for wrong arguments, OSError for a full disk.
     """
-    _check_arguments(precision, algorithm, limit, processes, calibration)
     outputs = output_shapes(onnx_path)
+    graph = onnx.load(str(onnx_path))
+    learnt = is_quantised(graph)
+    _check_arguments(precision, algorithm, limit, processes, calibration, learnt)
     input_hw = _input_hw(onnx_path, mean, std)
     out_dir.mkdir(parents=True, exist_ok=True)
     log_path = log_path or out_dir / LOG_NAME
@@ -109,12 +115,16 @@ def build_rknn(
             "std": list(std),
             "outputs": list(outputs),
             "input_hw": list(input_hw),
-            "scales": {},
+            "scales": output_grids(graph) if learnt else {},
+            "learnt": learnt,
         }
-        shutil.copyfile(onnx_path, job["onnx"])
+        if learnt:
+            onnx.save(compile_form(graph), job["onnx"])
+        else:
+            shutil.copyfile(onnx_path, job["onnx"])
         try:
             calibration_count = 0
-            if precision == "int8" and calibration is not None:
+            if precision == "int8" and calibration is not None and not learnt:
                 listing, calibration_count = write_dataset(calibration, scratch / "images", input_hw)
                 folder = scratch / "calibrate"
                 task = {**job, "task": "calibrate", "dataset": str(listing), "folder": str(folder)}
@@ -159,7 +169,9 @@ class _Gate(Exception):
     """The children reported success, but the evidence says otherwise."""
 
 
-def _check_arguments(precision: str, algorithm: str, limit: int | None, processes: int, calibration: object) -> None:
+def _check_arguments(
+    precision: str, algorithm: str, limit: int | None, processes: int, calibration: object, learnt: bool
+) -> None:
     if sys.platform != "linux":
         raise ValueError(f"conversion to .rknn needs Linux, this is {sys.platform}; rknn-toolkit2 exists only there")
     if precision not in PRECISIONS:
@@ -170,14 +182,14 @@ def _check_arguments(precision: str, algorithm: str, limit: int | None, processe
         raise ValueError(f"limit must be at least 1 image, got {limit}")
     if processes < 1:
         raise ValueError(f"processes must be at least 1, got {processes}")
-    if precision == "int8" and calibration is None:
+    if learnt and precision != "int8":
+        raise ValueError(f"a model with learnt integers compiles to int8, precision is {precision!r}; use int8")
+    if precision == "int8" and calibration is None and not learnt:
         raise ValueError("INT8 conversion needs calibration images, got none; use precision fp16 to go without")
 
 
 def _input_hw(onnx_path: Path, mean: Sequence[float], std: Sequence[float]) -> tuple[int, int]:
     """Return the model input's size; ValueError unless the file takes one static (1, 3, h, w) input."""
-    import onnx
-
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise ValueError(f"mean and std must be 3 numbers each, std positive, got {mean} and {std}")
     graph = onnx.load(str(onnx_path), load_external_data=False).graph

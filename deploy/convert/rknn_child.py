@@ -5,13 +5,14 @@ vendor's library prints to file descriptor 1, drops files into the working direc
 different ways and sometimes aborts, so it never runs inside a process that anybody cares about. This file uses the
 toolkit's public API only.
 
-Two tasks:
+Two tasks, three ways to compile:
 
 - "calibrate": `load_onnx`, then `hybrid_quantization_step1`. It runs the calibration images once and leaves the
   graph, its ranges and a YAML text with every tensor's scale and zero point: the only public place that tells them.
 - "compile": `hybrid_quantization_step2` from those files unchanged (layer table and simulated values are identical to
-  those of a plain `build(do_quantization=True)`, in about a second), or a plain float16 `build`; then `export_rknn`,
-  then the simulator over a share of the images, because a loaded `.rknn` cannot be simulated.
+  those of a plain `build(do_quantization=True)`, in about a second); or, for a graph with learnt integers, `load_onnx`
+  and `build(do_quantization=False)`, which takes its scales; or a plain float16 `build`. Then `export_rknn`, then the
+  simulator over a share of the images, because a loaded `.rknn` cannot be simulated.
 """
 
 from __future__ import annotations
@@ -95,15 +96,17 @@ def _toolkit(job: dict[str, Any]) -> Any:
             f"rknn-toolkit2 cannot be imported ({error}); run `make install` on Linux with Python 3.10 to 3.12"
         ) from error
     rknn = RKNN(verbose=True)
-    _checked(
-        rknn.config(
-            mean_values=[job["mean"]],
-            std_values=[job["std"]],
-            target_platform=job["target"],
-            quantized_algorithm=job["algorithm"],
-        ),
-        "config",
-    )
+    settings: dict[str, Any] = {
+        "mean_values": [job["mean"]],
+        "std_values": [job["std"]],
+        "target_platform": job["target"],
+    }
+    if job.get("learnt"):
+        # With this rule on, the convolutions behind a Concat of learnt scales compile as float16.
+        settings["disable_rules"] = ["fuse_concat_conv"]
+    else:
+        settings["quantized_algorithm"] = job["algorithm"]
+    _checked(rknn.config(**settings), "config")
     return rknn
 
 
@@ -149,7 +152,7 @@ def _compile(job: dict[str, Any]) -> dict[str, Any]:
     progress = _Progress(folder)
     rknn = _toolkit(job)
     progress("compile", 0, 1)
-    if job["precision"] == "int8":
+    if job["precision"] == "int8" and not job.get("learnt"):
         if lost := [name for name in job["outputs"] if name not in job["scales"]]:
             raise ChildError(f"compiling for int8 needs the scale of every output, got none of {', '.join(lost)}")
         base = Path(job["calibrated"])

@@ -1,5 +1,7 @@
 """Fake-quantisers against torch's own, against a slow composite with detached rounding, and through two derivatives."""
 
+import math
+
 import pytest
 import torch
 
@@ -127,10 +129,28 @@ def test_enabled_frozen_learnt():
     assert torch.equal(before, quantiser.scale)
     quantiser.learn()
     quantiser(x).square().sum().backward()
-    assert quantiser.scale.grad != 0
-    quantiser.scale.data.fill_(-1)
-    quantiser.keep_positive()
-    assert float(quantiser.scale) > 0
+    assert quantiser.stretch.grad != 0
+    quantiser.shift.data.fill_(-3)
+    quantiser.keep_on_grid()
+    assert float(quantiser.current()[1]) == quantiser.grid.low
+    quantiser.stretch.data.fill_(-3)
+    assert float(quantiser.current()[0]) == pytest.approx(math.exp(-3) * float(before))
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_a_step_of_the_optimiser_changes_every_range_by_the_same_share(bits):
+    """A step of Adam is as long for a scale of 0.0001 as for one of 0.1: only shares may be learnt."""
+    quantiser = FakeQuantizer(bits).train()
+    x = torch.randn(100, generator=torch.Generator().manual_seed(0))
+    quantiser(x)
+    quantiser.learn()
+    before = [float(v) for v in quantiser.current()]
+    optimiser = torch.optim.Adam(quantiser.parameters(), lr=0.01)
+    quantiser(x).square().sum().backward()
+    optimiser.step()
+    scale, zero_point = (float(v) for v in quantiser.current())
+    assert abs(scale / before[0] - 1) == pytest.approx(0.01, rel=0.01)
+    assert abs(zero_point - before[1]) <= 0.0101 * quantiser.grid.steps
 
 
 def test_the_gradient_scale_of_lsq():
@@ -142,7 +162,8 @@ def test_the_gradient_scale_of_lsq():
     fake_quantise(x, plain_scale, quantiser.zero_point, quantiser.grid).sum().backward()
     quantiser.learn()
     quantiser(x).sum().backward()
-    assert float(quantiser.scale.grad) == pytest.approx(float(plain_scale.grad) / (7 * 49 * 127) ** 0.5, rel=1e-4)
+    wanted = float(plain_scale.grad * plain_scale) / (7 * 49 * 127) ** 0.5
+    assert float(quantiser.stretch.grad) == pytest.approx(wanted, rel=1e-4)
 
 
 @pytest.mark.parametrize(("before", "after"), [(16, 12), (8, 4), (4, 8)])
@@ -161,7 +182,7 @@ def test_a_fixed_grid_never_changes():
     quantiser.learn()
     quantiser.set_bits(4)
     assert quantiser.grid.bits == 8
-    assert not quantiser.scale.requires_grad
+    assert not quantiser.stretch.requires_grad
 
 
 def test_a_range_that_was_never_seen_and_one_that_is_none():

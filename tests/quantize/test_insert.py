@@ -156,7 +156,7 @@ def test_gradients_reach_weights_and_learnt_ranges():
     network.train()
     sum(t.square().sum() for t in tensors(network(torch.rand(1, 3, 64, 64)))).backward()
     for name, quantiser in network.quantisers().items():
-        assert quantiser.fixed or quantiser.scale.grad is not None, name
+        assert quantiser.fixed or quantiser.stretch.grad is not None, name
     assert all(layer.weight.grad.abs().sum() > 0 for layer in network.layers().values())
 
 

@@ -1,0 +1,239 @@
+"""The proof that what was learnt is what the NPU will compute: five checks, kept in a bundle and repeatable.
+
+layers       every compiled layer is INT8 and runs on the NPU
+scales       the file that was compiled holds the learnt integers, scales and zero points, each of them
+simulator    the vendor's simulator says what ONNX Runtime says of that file, integer for integer
+torch        each layer of the torch network, fed with the same integers, gives the same integers
+perturbation a learnt scale times 1.1 changes the simulator's output as torch predicts: nothing is calibrated anew
+
+A whole network in torch cannot be held to a bit: see `agreement`. Its distance from the simulator is reported beside
+the distance between torch in float32 and torch in float64, which differ in the order of sums alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import fx
+
+from ..backends.rknn_simulator import SimulatedHeads
+from .agreement import Agreement, OnnxRun, compare_heads, compare_layers, torch_heads
+from .layer_table import LayerTable, layer_faults
+from .quantised_onnx import IntegerWeights, activations_of, integers_of
+
+PROOF_NAME, PAGE_NAME = "proof.json", "proof.md"
+PROOF_VERSION = 1
+# Of whole networks: integers apart, share of equal ones, cosine.
+MAX_LSB, IDENTICAL, COSINE = 2.0, 0.95, 0.9999
+# Of one layer fed with the same integers: only sums at the border of two integers may differ.
+LAYER_MAX_LSB, LAYER_IDENTICAL = 1.0, 0.999
+# Mean square distances from the simulator may be so many times that of torch in float32 from float64.
+NOISE = 1.5
+STRETCH = 1.1
+# Of the change that a perturbation makes, seen and predicted; rounding noise keeps it from 1.
+PREDICTED_COSINE = 0.9
+
+
+class ProofFailed(ValueError):
+    """What was learnt is not what the NPU computes. One line with the check and the layer."""
+
+
+@dataclass
+class Check:
+    """One check. told: its result in a line. figures: what stands behind it."""
+
+    name: str
+    passed: bool
+    told: str
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What training left. module: the deployed form in torch. weights: by layer. activations: by quantiser."""
+
+    module: fx.GraphModule
+    weights: Mapping[str, IntegerWeights]
+    activations: Mapping[str, tuple[float, int]]
+
+
+def check_layers(table: LayerTable) -> Check:
+    """Check the compiler's table: INT8 on the NPU throughout."""
+    faults = layer_faults(table, "int8")
+    count = len(table.layers)
+    told = f"{count} of {count} layers INT8 on the NPU, {table.cycles} cycles"
+    figures = {"layers": count, "cycles": table.cycles, "faults": faults}
+    return Check("layers", not faults, told if not faults else "; ".join(faults[:3]), figures)
+
+
+def check_scales(learnt: Learnt, path: Path) -> Check:
+    """Check that the file holds exactly what was learnt."""
+    model = onnx.load(str(path))
+    weights, activations = integers_of(model), activations_of(model)
+    wrong: list[str] = []
+    for name, ours in learnt.weights.items():
+        theirs = weights.get(name)
+        if theirs is None or not all(
+            np.array_equal(getattr(ours, part), getattr(theirs, part)) for part in ("integers", "scale", "zero_point")
+        ):
+            wrong.append(f"weights of {name}")
+    for name, (scale, zero) in learnt.activations.items():
+        if activations.get(name) != (float(np.float32(scale)), zero):
+            wrong.append(f"grid of {name}")
+    wrong += [f"{name}, which was not learnt" for name in (weights.keys() - learnt.weights.keys())]
+    count = sum(w.integers.size for w in learnt.weights.values())
+    told = f"{count} weights of {len(learnt.weights)} layers and {len(learnt.activations)} grids equal to the bit"
+    figures = {"weights": count, "layers": len(learnt.weights), "grids": len(learnt.activations), "wrong": wrong}
+    return Check("scales", not wrong, told if not wrong else f"{wrong[0]} differs ({len(wrong)} in all)", figures)
+
+
+def noise_floor(learnt: Learnt, path: Path, images: Sequence[np.ndarray]) -> list[Agreement]:
+    """Return how far the torch network in float32 is from itself in float64: all that the order of sums can do."""
+    double = copy.deepcopy(learnt.module).double()
+    exact = (torch_heads(double, image, torch.float64) for image in images)
+    return compare_heads(exact, (torch_heads(learnt.module, image) for image in images), OnnxRun(path).grids)
+
+
+def check_simulator(
+    simulated: SimulatedHeads, path: Path, images: Sequence[np.ndarray], floor: Sequence[Agreement]
+) -> Check:
+    """Check the vendor's simulator against ONNX Runtime on whole images.
+
+    Each output must lie within the bounds, or no further away than `NOISE` times the floor, where a network amplifies
+    the last bit of its sums so much that no two implementations could.
+    """
+    run = OnnxRun(path)
+    found = compare_heads(_heads(simulated, len(images)), (run.heads(image) for image in images), run.grids)
+    bad = [a for a, least in zip(found, floor, strict=True) if not _within(a, least)]
+    strict = all(a.holds(MAX_LSB, IDENTICAL, COSINE) for a in found)
+    told = _told(bad or found) + ("" if strict or bad else "; no more than the order of sums explains")
+    return Check("simulator", not bad, told, {"images": len(images), "within_bounds": strict, **_figures(found)})
+
+
+def _within(found: Agreement, floor: Agreement) -> bool:
+    return found.holds(MAX_LSB, IDENTICAL, COSINE) or found.mean_square <= NOISE * floor.mean_square
+
+
+def check_torch(
+    learnt: Learnt,
+    simulated: SimulatedHeads,
+    path: Path,
+    images: Sequence[np.ndarray],
+    floor: Sequence[Agreement],
+) -> Check:
+    """Check every layer of the torch network, and tell how far the whole of it comes out."""
+    layers = compare_layers(learnt.module, learnt.activations, path, images)
+    bad = [a for a in layers if not a.holds(LAYER_MAX_LSB, LAYER_IDENTICAL, COSINE)]
+    worst = min(bad or layers, key=lambda a: a.identical)
+    told = (
+        f"layer {worst.name}: {100 * worst.identical:.3f} % identical, {worst.max_lsb:g} LSB apart at most"
+        if bad
+        else f"{len(layers)} layers, the worst {100 * worst.identical:.4f} % identical ({worst.name}), "
+        f"{max(a.max_lsb for a in layers):g} LSB apart at most"
+    )
+    grids = OnnxRun(path).grids
+    plain = [torch_heads(learnt.module, image) for image in images]
+    whole = compare_heads(_heads(simulated, len(images)), plain, grids)
+    figures = {
+        "images": len(images),
+        "layers": [asdict(a) for a in layers],
+        "whole_network": [asdict(a) for a in whole],
+        "whole_network_holds": all(a.holds(MAX_LSB, IDENTICAL, COSINE) for a in whole),
+        "float32_against_float64": [asdict(a) for a in floor],
+    }
+    return Check("torch", not bad, told, figures)
+
+
+def check_perturbation(
+    quantiser: str,
+    perturbed_module: fx.GraphModule,
+    learnt: Learnt,
+    before: SimulatedHeads,
+    after: SimulatedHeads,
+    perturbed_path: Path,
+    images: Sequence[np.ndarray],
+    floor: Sequence[Agreement],
+) -> Check:
+    """Check that a changed scale moves the simulator's output as torch predicts.
+
+    perturbed_module, after, perturbed_path: torch network, simulated heads and file with the scale of `quantiser`
+    multiplied by `STRETCH`; learnt.module, before: without. Distances are counted in integers of each output.
+    """
+    run = OnnxRun(perturbed_path)
+    scales = [scale for scale, _ in run.grids.values()]
+    seen, predicted = [], []
+    for i, image in enumerate(images):
+        for a, b, scale in zip(after.heads([i]), before.heads([i]), scales, strict=True):
+            seen.append(((a - b) / scale).ravel())
+        pair = zip(torch_heads(perturbed_module, image), torch_heads(learnt.module, image), scales, strict=True)
+        predicted += [((a - b) / scale).ravel() for a, b, scale in pair]
+    x, y = np.concatenate(seen).astype(np.float64), np.concatenate(predicted).astype(np.float64)
+    cosine = float(x @ y / max(1e-12, float(np.linalg.norm(x) * np.linalg.norm(y))))
+    follows = compare_heads(_heads(after, len(images)), (run.heads(image) for image in images), run.grids)
+    exact = all(_within(a, least) for a, least in zip(follows, floor, strict=True))
+    size = float(np.sqrt(np.mean(np.square(x))))
+    told = (
+        f"scale of {quantiser} times {STRETCH}: the outputs move by {size:.2f} LSB (root mean square), cosine "
+        f"{cosine:.3f} with the change that torch predicts"
+    )
+    figures = {"quantiser": quantiser, "rms_lsb": size, "cosine": cosine, **_figures(follows)}
+    return Check("perturbation", exact and cosine >= PREDICTED_COSINE and size > 0, told, figures)
+
+
+def choose_quantiser(learnt: Learnt, images: Sequence[np.ndarray], stretch: Callable[[str], fx.GraphModule]) -> str:
+    """Return the quantiser in the middle of the network whose stretching moves torch's outputs most, of a few tried.
+
+    stretch: returns the torch network with one quantiser's scale multiplied.
+    """
+    names = [name for name in learnt.activations if len(_calls(learnt.module, name)) == 1][1:]
+    tried = names[:: max(1, len(names) // 8)] or list(learnt.activations)
+    base = torch_heads(learnt.module, images[0])
+
+    def moved(name: str) -> float:
+        return sum(
+            float(np.square(a - b).mean() / max(1e-12, float(np.var(b))))
+            for a, b in zip(torch_heads(stretch(name), images[0]), base, strict=True)
+        )
+
+    return max(tried, key=moved)
+
+
+def first_failure(checks: Sequence[Check]) -> Check | None:
+    """Return the first check that did not pass."""
+    return next((check for check in checks if not check.passed), None)
+
+
+def raise_for(checks: Sequence[Check], where: Path) -> None:
+    """Raise ProofFailed where a check did not pass."""
+    failed = first_failure(checks)
+    if failed is not None:
+        raise ProofFailed(
+            f"the proof failed at {failed.name}: {failed.told}; the NPU would not compute what was learnt, see {where}"
+        )
+
+
+def _calls(module: fx.GraphModule, name: str) -> list[fx.Node]:
+    return [n for n in module.graph.nodes if n.op == "call_module" and n.target == name]
+
+
+def _heads(simulated: SimulatedHeads, count: int) -> list[list[np.ndarray]]:
+    return [simulated.heads([i]) for i in range(count)]
+
+
+def _figures(found: Sequence[Agreement]) -> dict[str, Any]:
+    return {"outputs": [asdict(a) for a in found]}
+
+
+def _told(found: Sequence[Agreement]) -> str:
+    worst = min(found, key=lambda a: a.identical)
+    return (
+        f"{worst.name}: {100 * worst.identical:.2f} % identical, {worst.max_lsb:g} LSB apart at most, cosine "
+        f"{worst.cosine:.6f}"
+    )

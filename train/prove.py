@@ -1,0 +1,123 @@
+"""Prove a quantised bundle: from the learnt network and the built file to the list of checks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from deploy.backends.rknn_simulator import SimulatedHeads
+from deploy.convert.agreement import Agreement
+from deploy.convert.layer_table import LayerTable
+from deploy.convert.onnx_export import export_onnx
+from deploy.convert.proof import (
+    STRETCH,
+    Check,
+    Learnt,
+    check_layers,
+    check_perturbation,
+    check_scales,
+    check_simulator,
+    check_torch,
+    choose_quantiser,
+    noise_floor,
+)
+from deploy.convert.quantised_onnx import IntegerWeights
+from deploy.convert.rknn_build import build_rknn
+from quantize.export_form import ExportForm, export_form
+
+from .quantised_model import QuantisedYolov8
+
+Progress = Callable[[str, int, int], None]
+
+# Images of the proof: the simulator is slow, and the layers' integers of one image are a million values.
+PROOF_IMAGES = 8
+TORCH_IMAGES = 3
+PERTURBED_IMAGES = 2
+
+
+def quantised_form(model: QuantisedYolov8) -> ExportForm:
+    """Return the deployed form of a quantised network, heads only. Raises ValueError where no NPU runs it."""
+    return export_form(model.network, output=1)
+
+
+def integers_for_file(form: ExportForm) -> dict[str, IntegerWeights]:
+    """Return the weights of a deployed form as the ONNX file holds them."""
+    return {
+        name: IntegerWeights(w.integers.numpy(), w.scale.numpy(), w.zero_point.numpy())
+        for name, w in form.weights.items()
+    }
+
+
+def learnt_of(form: ExportForm) -> Learnt:
+    """Return a deployed form as the proof takes it."""
+    assert isinstance(form.module, fx.GraphModule)
+    return Learnt(form.module, integers_for_file(form), form.activations)
+
+
+def prove(
+    model: QuantisedYolov8,
+    onnx_path: Path,
+    table: LayerTable,
+    simulated: SimulatedHeads,
+    images: Sequence[np.ndarray],
+    progress: Progress | None = None,
+) -> list[Check]:
+    """Return all checks of a built file.
+
+    model: the learnt network. images: letterboxed (h, w, 3) uint8, the first ones that `simulated` holds, in order.
+    """
+    tell = progress or (lambda *_: None)
+    learnt = learnt_of(quantised_form(model))
+    steps = 5
+    tell("prove", 0, steps)
+    checks = [check_layers(table), check_scales(learnt, onnx_path)]
+    tell("prove", 2, steps)
+    floor = noise_floor(learnt, onnx_path, images[:TORCH_IMAGES])
+    checks.append(check_simulator(simulated, onnx_path, images, floor))
+    tell("prove", 3, steps)
+    checks.append(check_torch(learnt, simulated, onnx_path, images[:TORCH_IMAGES], floor))
+    tell("prove", 4, steps)
+    checks.append(_perturb(model, learnt, onnx_path, simulated, images[:PERTURBED_IMAGES], floor))
+    tell("prove", 5, steps)
+    return checks
+
+
+def _perturb(
+    model: QuantisedYolov8,
+    learnt: Learnt,
+    onnx_path: Path,
+    simulated: SimulatedHeads,
+    images: Sequence[np.ndarray],
+    floor: Sequence[Agreement],
+) -> Check:
+    """Build the network once more with one scale stretched, and see what the simulator makes of it."""
+    forms: dict[str, ExportForm] = {}
+
+    def stretch(name: str) -> fx.GraphModule:
+        forms[name] = quantised_form(stretched(model, name))
+        return learnt_of(forms[name]).module
+
+    name = choose_quantiser(learnt, images, stretch)
+    form = forms[name]
+    with TemporaryDirectory(prefix="rsedge-proof-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / onnx_path.name
+        height, width = images[0].shape[:2]
+        export_onnx(form.module, path, (height, width), integers=integers_for_file(form))
+        build = build_rknn(path, Path(folder), evaluate=lambda: iter(images), processes=1)
+        assert build.simulated is not None
+        return check_perturbation(name, learnt_of(form).module, learnt, simulated, build.simulated, path, images, floor)
+
+
+@torch.no_grad()
+def stretched(model: QuantisedYolov8, name: str) -> Any:
+    """Return a copy of a network with one activation quantiser's scale times `STRETCH`; its zero point stays."""
+    new = copy.deepcopy(model)
+    new.network.quantisers()[name].scale.mul_(STRETCH)
+    return new

@@ -1,0 +1,274 @@
+"""Quantisation-aware training as a job for the loop: the ladder of widths, the teacher, and its tuning."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deploy.annotations import AnnotationSet
+from quantize.bilevel import Parameters, TeacherTuner, call
+from quantize.insert import Settings
+from quantize.schedule import Walk
+
+from .dataset import Batch
+from .distilling import DistillingNetwork, build_losses
+from .model import Yolov8
+from .quantised_model import QuantisedYolov8
+from .recipe import Recipe
+from .supervised import batches_of, detection_loss, images_to_float, validator
+from .teacher_student import Outputs, channels_of, run_network
+from .trainer import Job, Step, choose_device
+
+# What of a YOLOv8 is neck and head: its layers with parameters behind the backbone, by the beginnings of their names.
+NECK_AND_HEAD = tuple(f"model.{number}." for number in (12, 15, 16, 18, 19, 21, 22))
+
+
+# Figures about the teacher's tuning, beside the losses.
+TOLD = "tuning_"
+
+
+class Ladder:
+    """The stages of a quantisation-aware training, for the loop: rung by rung, folding before the last one."""
+
+    def __init__(self, recipe: Recipe, per_epoch: int, model: QuantisedYolov8, tuner: TeacherTuner | None) -> None:
+        self.recipe, self.per_epoch, self.tuner = recipe, per_epoch, tuner
+        self.walk = Walk(recipe.quantize.rungs(), early=recipe.quantize.early)
+        self.model = model
+
+    def begin_epoch(self, epoch: int, losses: dict[str, float], models: list[nn.Module]) -> str | None:
+        """Step down where a rung begins; see `train.trainer.Stages`."""
+        loss = sum(v for name, v in losses.items() if not name.startswith(TOLD)) if losses else None
+        if not self.walk.next_epoch(epoch, loss):
+            return None
+        for model in models:
+            self.enter(model)
+        return f"from epoch {epoch + 1}: {self.told()}"
+
+    def enter(self, model: Any) -> None:
+        """Bring a model to the present rung; what its grids represent stays."""
+        if self.walk.last and not model.folded:
+            model.fold()
+        model.network.set_bits(self.walk.rung.weights, self.walk.rung.activations)
+
+    def told(self) -> str:
+        """Return the present rung in words."""
+        rung = self.walk.rung
+        folded = ", BatchNorm folded" if self.walk.last else ""
+        return f"{rung.weights}-bit weights, {rung.activations}-bit activations{folded}"
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step: a warm-up and half a cosine in every rung."""
+        q = self.recipe.quantize
+        low = self.recipe.train.final_learning_rate
+        return self.walk.rate(step, self.per_epoch, peak=q.learning_rate, low=low, warmup_epochs=q.warmup_epochs)
+
+    def after_step(self, model: Any) -> None:
+        """Keep learnt zero points on their grids."""
+        for quantiser in model.network.quantisers().values():
+            quantiser.keep_on_grid()
+
+    def describe(self) -> dict[str, Any]:
+        """Return how the network is built now."""
+        return self.model.describe()
+
+    def state(self) -> dict[str, Any]:
+        """Return where the ladder and the tuned teacher stand."""
+        return {"walk": self.walk.state(), "tuner": self.tuner.state() if self.tuner else None}
+
+    def restore(self, state: dict[str, Any], models: list[nn.Module]) -> None:
+        """Take up what `state` gave."""
+        self.walk.restore(state["walk"])
+        for model in models:
+            self.enter(model)
+        if self.tuner and state["tuner"]:
+            self.tuner.restore(state["tuner"])
+
+
+def settings_of(recipe: Recipe, rung: int = 0) -> Settings:
+    """Return what to insert for a rung of the recipe's ladder."""
+    q = recipe.quantize
+    bits = q.rungs()[rung]
+    return Settings(bits.weights, bits.activations, q.observer, tuple(q.float16))
+
+
+def quantised(recipe: Recipe, model: Yolov8, batches: Iterable[Batch]) -> QuantisedYolov8:
+    """Return a copy of a float network with fake-quantisers whose ranges come from batches.
+
+    It stands on the ladder's first rung, or on its last one where nothing is trained. Raises ValueError for a layer
+    that cannot be quantised, or that never saw data.
+    """
+    q = recipe.quantize
+    training = q.method == "train"
+    found = QuantisedYolov8(copy.deepcopy(model).cpu(), settings_of(recipe, 0 if training else -1))
+    if not training or len(q.rungs()) == 1:
+        found.fold()
+    device = choose_device(recipe.train.device)
+    found.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    observe(found, itertools.islice(batches, q.observe_batches), device)
+    if training and q.learn:
+        found.network.learn()
+    if not training:
+        found.network.freeze()
+    return found.eval()
+
+
+@torch.no_grad()
+def observe(model: QuantisedYolov8, batches: Iterable[Batch], device: torch.device) -> None:
+    """Let the observers see batches, in float32 and with the BatchNorm statistics that training left."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    # Observed without rounding: the ranges of the float network, not those of what rounding makes of it.
+    for quantiser in model.network.quantisers().values():
+        quantiser.rounding = False
+    for batch in batches:
+        model(images_to_float(batch.to(device).images))
+    for quantiser in model.network.quantisers().values():
+        quantiser.rounding = True
+
+
+def split_query(train: AnnotationSet, share: float, seed: int) -> tuple[AnnotationSet, AnnotationSet]:
+    """Return (the rest, the query slice) of a training split; the slice has at least one image.
+
+    Raises ValueError where nothing would be left to train on.
+    """
+    count = max(1, round(share * len(train.images)))
+    if count >= len(train.images):
+        raise ValueError(
+            f"quantize.tuning.query_share takes {count} of {len(train.images)} train images and leaves none; lower it"
+        )
+    order = np.random.default_rng(seed).permutation(len(train.images))
+    held = set(order[:count].tolist())
+    rest = [image for i, image in enumerate(train.images) if i not in held]
+    return replace(train, images=rest), replace(train, images=[train.images[i] for i in sorted(held)])
+
+
+def stage_recipe(recipe: Recipe) -> Recipe:
+    """Return the recipe with the training length and distillation of its quantised stage."""
+    q = recipe.quantize
+    own = {"epochs": q.epochs, "learning_rate": q.learning_rate, "warmup_epochs": q.warmup_epochs}
+    # The float network is trained: its BatchNorm statistics are what will be folded, batches would only add noise.
+    train = recipe.train.model_copy(update={**own, "freeze_batch_norm": True})
+    augment = recipe.augment.model_copy(update={"mosaic": q.mosaic, "close_mosaic_epochs": 0})
+    distill = recipe.distill.model_copy(update={"losses": q.losses, "cache": ""})
+    return recipe.model_copy(update={"train": train, "augment": augment, "distill": distill})
+
+
+def quantising_job(
+    recipe: Recipe,
+    train: AnnotationSet,
+    val: AnnotationSet,
+    describe: dict[str, Any],
+    student: QuantisedYolov8,
+    teacher: Yolov8 | None,
+) -> Job:
+    """Put data, ladder, teacher and scoring together for the loop.
+
+    recipe: of the stage (`stage_recipe`). teacher: what `recipe.distill.losses` compare with, None without losses; it
+    is moved, where the recipe tunes it.
+    """
+    q = recipe.quantize
+    query: AnnotationSet | None = None
+    if q.tuning.every:
+        train, query = split_query(train, q.tuning.query_share, recipe.train.seed)
+    batches, count = batches_of(recipe, train)
+    criterion = detection_loss(recipe)
+    device = choose_device(recipe.train.device)
+    losses = nn.ModuleDict()
+    tuner: TeacherTuner | None = None
+    if teacher is not None:
+        teacher.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
+        losses = build_losses(recipe.distill, channels_of(student), channels_of(teacher)).to(device)
+        if query is not None:
+            tuner = make_tuner(recipe, student, teacher, criterion, losses)
+    ladder = Ladder(recipe, count, student, tuner)
+    queries = endless(batches_of(recipe, query)[0]) if query is not None else None
+
+    def make_step(network: nn.Module) -> Step:
+        def step(batch: Batch) -> dict[str, Tensor]:
+            told: dict[str, Tensor] = {}
+            if tuner is not None and queries is not None:
+                # In float32: a finite difference drowns in bfloat16.
+                with torch.autocast(device.type, enabled=False):
+                    seen = tuner.step(batch, lambda: next(queries).to(device))
+                told = {f"{TOLD}{name}": torch.tensor(value, device=device) for name, value in seen.items()}
+            images = images_to_float(batch.images)
+            if teacher is None:
+                return criterion(network(images), batch.targets)  # type: ignore[no-any-return]
+            with torch.no_grad():
+                theirs = run_network(teacher, images)
+            return {**network(images, batch.targets, theirs), **told}
+
+        return step
+
+    return Job(
+        make_step=make_step,
+        batches=batches,
+        steps_per_epoch=count,
+        validate=validator(recipe, val),
+        describe=describe,
+        assemble=(lambda model: DistillingNetwork(model, criterion, losses)) if teacher is not None else None,  # type: ignore[arg-type]
+        companion=losses if teacher is not None else None,
+        stages=ladder,
+    )
+
+
+def endless(batches: Callable[[int], Iterable[Batch]]) -> Iterator[Batch]:
+    """Return batches without end, epoch after epoch."""
+    for epoch in itertools.count():
+        yield from batches(epoch)
+
+
+class _MapsAndHeads(nn.Module):
+    """A network whose forward is `maps_and_heads`, so that it can be called with other parameters."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> tuple[dict[int, Tensor], list[Tensor]]:
+        return self.model.maps_and_heads(x)  # type: ignore[no-any-return, operator]
+
+
+def make_tuner(
+    recipe: Recipe, student: QuantisedYolov8, teacher: Yolov8, criterion: nn.Module, losses: nn.ModuleDict
+) -> TeacherTuner:
+    """Return what tunes the teacher: the recipe's distillation and detection losses as functions of parameters."""
+    t = recipe.quantize.tuning
+    ours, theirs = _MapsAndHeads(student), _MapsAndHeads(teacher)
+
+    def run(module: nn.Module, parameters: Parameters, batch: Batch) -> Outputs:
+        return Outputs(*call(module, parameters, images_to_float(batch.images)))
+
+    def task(module: nn.Module) -> Callable[[Parameters, Batch], Tensor]:
+        return lambda p, batch: torch.stack(list(criterion(run(module, p, batch).heads, batch.targets).values())).sum()
+
+    def distillation(student_p: Parameters, teacher_p: Parameters, batch: Batch) -> Tensor:
+        mine, other = run(ours, student_p, batch), run(theirs, teacher_p, batch)
+        parts = dict(criterion(mine.heads, batch.targets))
+        for loss in losses.values():
+            parts.update(loss(mine, other, batch.targets))
+        return torch.stack(list(parts.values())).sum()
+
+    parts = tuple(f"model.{name}" for name in (t.parts or NECK_AND_HEAD))
+    return TeacherTuner(
+        ours,
+        theirs,
+        distillation,
+        task(ours),
+        task(theirs),
+        prefixes=parts,
+        rate=t.rate,
+        inner_rate=t.inner_rate,
+        anchor=t.anchor,
+        every=t.every,
+        order=t.order,
+    )
