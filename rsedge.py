@@ -195,6 +195,36 @@ def export(
 
 
 @app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle whose integers were learnt in training.")],
+    recipe: Annotated[
+        str | None,
+        typer.Option("--data", metavar="RECIPE", help="Recipe whose val images serve and are scored; default: drawn."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Use only N images.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the new proof.json and proof.md.")] = None,
+    overrides: Overrides = None,
+) -> Job:
+    """Prove again that the NPU will compute what was learnt: layers, scales, simulator, torch.
+
+    Compiles the bundle's model, runs it in the vendor's simulator, and compares
+    integers. Exit code 2 names the check and the layer that failed.
+
+    Examples:
+
+    $ rsedge verify deploy/zoo/procedural
+    $ rsedge verify bundles/my --data my.toml --out runs/proof
+    """
+
+    def job() -> None:
+        from train.verify_command import run
+
+        run(bundle, recipe, overrides or [], limit, out)
+
+    return job
+
+
+@app.command()
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="CHECKPOINT|BUNDLE", help="A checkpoint file or a bundle folder.")],
     recipe: DataRecipe,

@@ -12,6 +12,8 @@ from .numerics import DEPLOYED_BITS, Grid, bias_on_grid, per_channel, to_integer
 
 # A channel whose BatchNorm gain has all but vanished carries nothing; dividing by less would only make noise.
 SMALLEST_GAIN = 1e-5
+# Integers for the bias of a channel: half of what int32 holds, so that ranges may still be learnt.
+ROOM_FOR_BIAS = 2.0**30
 
 
 class _WithFakeWeights:
@@ -60,6 +62,7 @@ class _WithFakeWeights:
         if not quantiser.learnt and not quantiser.frozen:
             quantiser.seen.fill_(False)  # the range that the weight has now, not the largest it ever had
             quantiser.observe(real.detach())
+            self._leave_room_for_bias()
         rounded = quantiser(real)
         k = self.gain()
         return rounded if k is None else rounded / per_channel(k, self.weight.ndim)
@@ -81,6 +84,24 @@ class _WithFakeWeights:
         object.__setattr__(self, "_input", source)
 
     @torch.no_grad()
+    def _leave_room_for_bias(self) -> None:
+        """Raise the scale of channels whose weights have all but vanished, so that their bias still fits into int32.
+
+        Such a channel says nothing but its bias; on a grid as fine as its weights the bias would be cut off.
+        """
+        source: FakeQuantizer | None = self.__dict__.get("_input")
+        if self.bias is None or source is None or not source.ready or self.norm is not None:
+            return
+        least = self.bias.detach().abs() / (source.current()[0].detach() * ROOM_FOR_BIAS)
+        quantiser = self.weight_quantiser
+        small = quantiser.current()[0].detach() < least
+        if bool(small.any()):
+            quantiser.scale.copy_(torch.where(small, least, quantiser.scale))
+            quantiser.zero_point.copy_(torch.where(small, torch.zeros_like(least), quantiser.zero_point))
+            quantiser.stretch.masked_fill_(small, 0.0)
+            quantiser.shift.masked_fill_(small, 0.0)
+
+    @torch.no_grad()
     def fold(self) -> None:
         """Take the BatchNorm's trained statistics into weight and bias; the graph must drop the BatchNorm itself."""
         norm, k = self.norm, self.gain()
@@ -91,6 +112,7 @@ class _WithFakeWeights:
         old = torch.zeros_like(shift) if self.bias is None else self.bias * k
         self.bias = nn.Parameter(shift + old)
         object.__setattr__(self, "_norm", None)
+        self._leave_room_for_bias()
 
     def weight_integers(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return (integers int32, scale, zero point) of the folded weight."""

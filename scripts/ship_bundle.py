@@ -44,7 +44,8 @@ def ship(run: Path, name: str, *, weights: bool) -> int:
     manifest = load_manifest(run)
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    for file in (*(file.name for file in manifest.files.values()), "layers.json", "card.md"):
+    pages = [name for name in ("layers.json", "card.md", "proof.md") if (run / name).is_file()]
+    for file in (*(file.name for file in manifest.files.values()), *pages):
         shutil.copyfile(run / file, target / file)
     files = dict(manifest.files)
     if weights:
@@ -65,6 +66,7 @@ def without_paths(report: dict[str, Any]) -> dict[str, Any]:
     recipe = json.loads(json.dumps(report["recipe"]))
     recipe["data"]["root"] = Path(recipe["data"]["root"]).name
     recipe["model"]["weights"] = Path(recipe["model"]["weights"]).name
+    recipe["quantize"]["checkpoint"] = Path(recipe["quantize"]["checkpoint"]).name
     return {**{k: v for k, v in report.items() if k != "overlays"}, "recipe": recipe}
 
 

@@ -16,7 +16,7 @@ import pytest
 import rsedge
 
 ROOT = Path(__file__).resolve().parent.parent
-VERBS = ["train", "compare", "data", "export", "evaluate", "detect", "demo"]
+VERBS = ["train", "compare", "data", "export", "verify", "evaluate", "detect", "demo"]
 Calls = list[tuple[Any, ...]]
 
 

@@ -77,7 +77,7 @@ def prove(
     learnt = learnt_of(quantised_form(model))
     steps = 5
     tell("prove", 0, steps)
-    checks = [check_layers(table), check_scales(learnt, onnx_path)]
+    checks = [check_layers(table, model.network.placement.islands), check_scales(learnt, onnx_path)]
     tell("prove", 2, steps)
     floor = noise_floor(learnt, onnx_path, images[:TORCH_IMAGES])
     checks.append(check_simulator(simulated, onnx_path, images, floor))
@@ -104,7 +104,7 @@ def _perturb(
         forms[name] = quantised_form(stretched(model, name))
         return learnt_of(forms[name]).module
 
-    name = choose_quantiser(learnt, images, stretch)
+    name = choose_quantiser(learnt, onnx_path, images, stretch)
     form = forms[name]
     with TemporaryDirectory(prefix="rsedge-proof-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / onnx_path.name
@@ -117,7 +117,15 @@ def _perturb(
 
 @torch.no_grad()
 def stretched(model: QuantisedYolov8, name: str) -> Any:
-    """Return a copy of a network with one activation quantiser's scale times `STRETCH`; its zero point stays."""
+    """Return a copy of a network with one scale times `STRETCH`: of an activation quantiser, or of a layer's weights.
+
+    Integers and zero points of weights stay, so the layer's real weights are multiplied as well.
+    """
     new = copy.deepcopy(model)
-    new.network.quantisers()[name].scale.mul_(STRETCH)
+    layers = new.network.layers()
+    if name in layers:
+        layers[name].weight.mul_(STRETCH)
+        layers[name].weight_quantiser.scale.mul_(STRETCH)
+    else:
+        new.network.quantisers()[name].scale.mul_(STRETCH)
     return new

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from deploy.sinks import unused_name, write_image
 
 from .card import write_card
 from .checkpoint import write_atomically
+from .diagnosis_plot import plot_diagnosis
+from .diagnosis_report import Island, diagnosis_lines, diagnosis_markdown, noise_json, suggest_island
 from .evaluate import layout_for, score, torch_infer
 from .export import BundleResult, build_bundle
 from .model import Yolov8
@@ -30,6 +33,7 @@ from .provenance import describe_run
 from .recipe import Recipe
 
 REPORT_VERSION = 1
+ROUNDING_PLOT = "plots/rounding.png"
 FORMS = {
     "float": "float (before quantisation)",
     "torch": "float (torch)",
@@ -99,9 +103,28 @@ def write_report(
     report["proof"] = [{"name": c.name, "passed": c.passed, "told": c.told} for c in result.proof]
     report["files"] = {f.name: (out / f.name).stat().st_size for f in result.manifest.files.values()}
     report["overlays"] = _overlays(result, val, out)
+    island, rounding = _rounding(recipe, content, result, report, out)
     write_card(result.manifest, report, out)
-    _write(report, out)
+    _write(report, out, rounding)
     _print_table(report, out, console)
+    for line in diagnosis_lines(result.noises, island) if result.noises else ():
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _rounding(
+    recipe: Recipe, content: dict[str, Any], result: BundleResult, report: dict[str, Any], out: Path
+) -> tuple[Island | None, list[str]]:
+    """Put the rounding noise by layer into the report and its plot beside; returns the island that would help most."""
+    if not result.noises:
+        return None, []
+    island = suggest_island(result.noises, result.build.table, recipe.quantize.float16)
+    approximate = not content.get("quantised")
+    plot_diagnosis(result.noises, out / ROUNDING_PLOT)
+    report["rounding"] = noise_json(result.noises, island, images=result.noise_images, approximate=approximate)
+    page = diagnosis_markdown(
+        result.noises, island, images=result.noise_images, picture=ROUNDING_PLOT, approximate=approximate
+    )
+    return island, page
 
 
 def _header(recipe: Recipe, content: dict[str, Any], accuracy: dict[str, Accuracy], images: int) -> dict[str, Any]:
@@ -213,13 +236,16 @@ def _contact_sheet(pictures: list[np.ndarray], width: int = 900) -> np.ndarray:
     return np.vstack(rows)
 
 
-def _write(report: dict[str, Any], out: Path) -> None:
+def _write(report: dict[str, Any], out: Path, rounding: Sequence[str] = ()) -> None:
     write_atomically(out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
-    write_atomically(out / "report.md", markdown(report, out).encode())
+    write_atomically(out / "report.md", markdown(report, out, rounding).encode())
 
 
-def markdown(report: dict[str, Any], out: Path) -> str:
-    """Return the report as a page that a person reads; pictures that exist in `out` are linked."""
+def markdown(report: dict[str, Any], out: Path, rounding: Sequence[str] = ()) -> str:
+    """Return the report as a page that a person reads; pictures that exist in `out` are linked.
+
+    rounding: lines about the noise of rounding by layer.
+    """
     data, source, training = report["data"], report["provenance"], report["training"]
     lines = [
         f"# {report['name']}",
@@ -256,6 +282,7 @@ def markdown(report: dict[str, Any], out: Path) -> str:
         lines += ["", "## Proof that the learnt integers reach the NPU", ""]
         lines += [f"- {check['name']}: {check['told']}" for check in report["proof"]]
         lines += ["- everything behind it: proof.md"]
+    lines += ["", *rounding] if rounding else []
     lines += ["", "## Training", "", f"- start: {training['start']}; best epoch {training['best_epoch']}"]
     if training["epochs"]:
         lines.append(f"- {training['epochs']} epochs in {training['minutes']:.1f} minutes")

@@ -21,7 +21,7 @@ _PREFIX = re.compile(r"^[DIWE] RKNN: \[[0-9:.]+\] ?")
 _TITLE = "Network Layer Information Table"
 _ROW = re.compile(
     r"^(?P<index>\d+)\s+(?P<type>\S+)\s+(?P<dtype>\S+)\s+(?P<target>\S+)\s+(?P<inputs>\S+)\s+(?P<outputs>\S+)\s+"
-    r"(?P<ddr>\d+)/(?P<npu>\d+)/(?P<total>\d+)\s+(?P<rw>[\d.]+)\s+(?P<name>\S.*?)\s*$"
+    r"(?P<ddr>\d+)/(?P<npu>\d+)/(?P<total>\d+)\s+(?P<rw>[\d.]+)(?:\s+(?P<name>\S.*?))?\s*$"
 )
 _MEMORY = re.compile(r"Total (?P<kind>Internal|Weight) Memory Size:\s*(?P<kb>[\d.]+)\s*KB")
 _LOG_FAULTS = re.compile(r"^E |No lowering found|Unkown op target|Unknown op target")
@@ -147,20 +147,21 @@ def _layer(row: re.Match[str]) -> Layer:
         cycles_npu=int(row["npu"]),
         cycles_total=int(row["total"]),
         read_write_kb=float(row["rw"]),
-        name=row["name"],
+        name=row["name"] or "",  # the compiler's own additions may have none
     )
 
 
-def layer_faults(table: LayerTable, precision: str) -> list[str]:
+def layer_faults(table: LayerTable, precision: str, *, islands: bool = False) -> list[str]:
     """Name every layer that was not compiled as asked.
 
-    precision: "int8" (all rows INT8) or "fp16" (any type). All layers must run on the NPU, but for the model's inputs
-    and outputs, which the toolkit always books on the CPU.
+    precision: "int8" (all rows INT8) or "fp16" (any type). islands: layers left in float16 on purpose, and those that
+    the compiler takes along, may be FLOAT16 in an int8 model. All layers must run on the NPU, but for the model's
+    inputs and outputs, which the toolkit always books on the CPU.
     """
     faults = []
     for layer in table.layers:
         wrong = []
-        if precision == "int8" and layer.dtype != "INT8":
+        if precision == "int8" and layer.dtype != "INT8" and not (islands and layer.dtype == "FLOAT16"):
             wrong.append(f"is {layer.dtype}")
         if layer.target != "NPU" and layer.type not in IO_TYPES:
             wrong.append(f"runs on the {layer.target}")

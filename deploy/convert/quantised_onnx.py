@@ -106,6 +106,12 @@ def is_quantised(model: onnx.ModelProto) -> bool:
     return any(node.op_type == Q for node in model.graph.node)
 
 
+def has_islands(model: onnx.ModelProto) -> bool:
+    """Return whether a file with learnt integers leaves some convolutions in floating point."""
+    quantised = {f"{layer}.weight" for layer in integers_of(model)}
+    return any(node.op_type == "Conv" and node.input[1] not in quantised for node in model.graph.node)
+
+
 def output_grids(model: onnx.ModelProto) -> dict[str, tuple[float, int]]:
     """Return (scale, zero point) of each output that is quantised."""
     constants, made = _constants(model), {out: node for node in model.graph.node for out in node.output}

@@ -30,7 +30,7 @@ from ..manifest import TensorScale
 from .calibration import check_model_image, write_dataset
 from .layer_table import LayerTable, layer_faults, log_faults, parse_layer_table, plain_log
 from .onnx_file import output_shapes
-from .quantised_onnx import compile_form, is_quantised, output_grids
+from .quantised_onnx import compile_form, has_islands, is_quantised, output_grids
 from .rknn_process import ChildFailed, Progress, run_children
 
 LOG_NAME = "convert.log"
@@ -140,7 +140,7 @@ def build_rknn(
             ]
             tasks[0]["rknn"] = str(scratch / "built.rknn")
             results = _run(tasks, logs, progress, timeout_s)
-            table = _gated_table(logs[-len(tasks) :], precision)
+            table = _gated_table(logs[-len(tasks) :], precision, islands=learnt and has_islands(graph))
             # Opened before the folder goes: a mapped file lives on, and its space is free when the heads are dropped.
             arrays = {name: np.load(path, mmap_mode="r") for name, path in heads.items()} if keys else {}
             _place(Path(tasks[0]["rknn"]), out_dir / rknn_name)
@@ -226,7 +226,7 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def _gated_table(logs: list[str], precision: str) -> LayerTable:
+def _gated_table(logs: list[str], precision: str, *, islands: bool = False) -> LayerTable:
     try:
         tables = [parse_layer_table(log) for log in logs]
     except ValueError as error:
@@ -236,7 +236,7 @@ def _gated_table(logs: list[str], precision: str) -> LayerTable:
             raise _Gate(
                 f"two builds of the same model differ: the layer tables of children 0 and {number} are not equal"
             )
-    faults = layer_faults(tables[0], precision)
+    faults = layer_faults(tables[0], precision, islands=islands)
     if faults:
         more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise _Gate(f"{len(faults)} of {len(tables[0].layers)} layers miss {precision}: {'; '.join(faults[:5])}{more}")
