@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-FORMS = {"torch": "float (torch)", "onnx": "ONNX Runtime", "rknn_sim": "**INT8 `.rknn`, vendor's simulator**"}
+FORMS = {
+    "float": "float, before quantisation",
+    "torch": "float (torch)",
+    "onnx": "ONNX Runtime",
+    "rknn_sim": "**INT8 `.rknn`, vendor's simulator**",
+}
 
 
 def accuracy_table(report: dict[str, Any]) -> list[str]:
@@ -25,14 +30,18 @@ def accuracy_table(report: dict[str, Any]) -> list[str]:
         f"{report['data']['split']} images of {report['data']['name']} | mAP50 | mAP50-95 |",
         "| --- | --- | --- |",
     ]
+    learnt = "float" in report["accuracy"]
     for name, row in report["accuracy"].items():
-        lines.append(f"| {FORMS[name]} | {100 * row['map50']:.1f} | {100 * row['map50_95']:.1f} |")
+        form = "fake-quantised (torch)" if learnt and name == "torch" else FORMS[name]
+        lines.append(f"| {form} | {100 * row['map50']:.1f} | {100 * row['map50_95']:.1f} |")
+    how = "integers learnt, none calibrated" if learnt else f"{rknn['calibration_images']} calibration images"
+    after = " after the float training" if learnt else ""
     lines += [
         "",
         f"{rknn['layers_int8']} of {rknn['layers']} layers INT8 on the NPU, {rknn['layers_cpu']} on the CPU, "
         f"{rknn['cycles'] / 1e6:.2f} M cycles by the compiler's table; "
-        f"{rknn['calibration_images']} calibration images. "
-        f"Trained {training['epochs']} epochs in {training['minutes']:.0f} minutes on {source['machine']}; "
+        f"{how}. "
+        f"Trained {training['epochs']} epochs in {training['minutes']:.0f} minutes{after} on {source['machine']}; "
         f"commit {source['commit']}, seed {source['seed']}.",
     ]
     return lines
@@ -78,8 +87,8 @@ def comparison_lines(table: dict[str, Any]) -> list[str]:
 
     about, seeds = table["about"], len(table["seeds"])
     lines = [
-        f"| {about['student']}, {about['image_size']} x {about['image_size']}, {about['epochs']} epochs, {seeds} seeds "
-        f"| mAP50 | mAP50-95 | difference, {100 * table['level']:.0f} % interval | p |",
+        f"| {about['student']}, {about['image_size']} x {about['image_size']}, {about['epochs']} epochs, "
+        f"{seeds} seed{'s' * (seeds > 1)} | mAP50 | mAP50-95 | difference, {100 * table['level']:.0f} % interval | p |",
         "| --- | --- | --- | --- | --- |",
     ]
     for row in table["rows"]:
@@ -93,8 +102,9 @@ def comparison_lines(table: dict[str, Any]) -> list[str]:
         *lines,
         "",
         f"{table['images']} val images, scored after the last epoch; mean ± standard deviation over seeds; intervals "
-        f"by paired bootstrap over {table['covers']} ({table['resamples']} resamples). Teacher: "
-        f"{'; '.join(about['teachers'])}. {origin['machine']}, commit {origin['commit']}.",
+        f"by paired bootstrap over {table['covers']} ({table['resamples']} resamples)."
+        + (f" Teacher: {'; '.join(about['teachers'])}." if about["teachers"] else "")
+        + f" {origin['machine']}, commit {origin['commit']}.",
     ]
 
 
@@ -113,6 +123,9 @@ def sections() -> dict[str, list[str]]:
             found["vhr10"] += ["", *start_table([load(path.name) for path in starts])]
     if (results / "distillation_vhr10.json").is_file():
         found["distillation"] = comparison_lines(load("distillation_vhr10.json"))
+    for bits in (8, 4):
+        if (results / f"quantisation_{bits}_vhr10.json").is_file():
+            found[f"quantisation_{bits}"] = comparison_lines(load(f"quantisation_{bits}_vhr10.json"))
     if (results / "demo.json").is_file():
         found["demo"] = accuracy_table(load("demo.json"))
     if (results / "postprocess_speed.json").is_file():

@@ -298,10 +298,14 @@ def _about(plan: Plan, legs: list[Finished]) -> dict[str, Any]:
     }
     commits = sorted({leg.provenance["commit"] for leg in legs})
     return {
-        "epochs": recipe.train.epochs,
+        "epochs": recipe.quantize.epochs if starts_from_float(recipe) else recipe.train.epochs,
         "image_size": recipe.train.image_size,
         "batch": recipe.train.batch,
-        "start": recipe.model.weights if recipe.model.weights in ("none", "procedural") else "a checkpoint",
+        "start": "a float checkpoint"
+        if starts_from_float(recipe)
+        else recipe.model.weights
+        if recipe.model.weights in ("none", "procedural")
+        else "a checkpoint",
         "student": f"yolov8{recipe.model.size}",
         "teachers": sorted({leg.teacher for leg in legs if leg.teacher}),
         "changes": changes,

@@ -13,12 +13,12 @@ import torch
 from torch import fx
 
 from deploy.backends.rknn_simulator import SimulatedHeads
-from deploy.convert.agreement import Agreement
 from deploy.convert.layer_table import LayerTable
 from deploy.convert.onnx_export import export_onnx
 from deploy.convert.proof import (
     STRETCH,
     Check,
+    Floor,
     Learnt,
     check_layers,
     check_perturbation,
@@ -95,7 +95,7 @@ def _perturb(
     onnx_path: Path,
     simulated: SimulatedHeads,
     images: Sequence[np.ndarray],
-    floor: Sequence[Agreement],
+    floor: Floor,
 ) -> Check:
     """Build the network once more with one scale stretched, and see what the simulator makes of it."""
     forms: dict[str, ExportForm] = {}
