@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .numerics import Grid, per_channel, represented_range, scale_and_zero_point
+from .numerics import Grid, represented_range, scale_and_zero_point
 
 Observer = Literal["min_max", "moving_average", "percentile"]
 
@@ -35,34 +35,42 @@ class _Rounding(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid, axis: int | None) -> Tensor:
         whole = zero_point.round().clamp(grid.low, grid.high)
-        real = x.float()
+        integers, ends = whole.to(torch.int32), (grid.low, grid.high)
+        # torch hands out the mask of what was not cut off, which saves three passes over the data later.
         if axis is None:
-            y = torch.fake_quantize_per_tensor_affine(real, scale, whole.to(torch.int32), grid.low, grid.high)
+            y, inside = torch.ops.aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams(
+                x.float(), scale, integers, torch.ones(1, device=x.device), *ends
+            )
         else:
-            y = torch.fake_quantize_per_channel_affine(real, scale, whole.to(torch.int32), axis, grid.low, grid.high)
-        ctx.save_for_backward(x, scale, whole, y)
-        ctx.grid, ctx.axis = grid, axis
-        return y
+            y, inside = torch.ops.aten.fake_quantize_per_channel_affine_cachemask(
+                x.float(), scale, integers, axis, *ends
+            )
+        ctx.save_for_backward(x, scale, y, inside)
+        ctx.axis = axis
+        return y  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, scale, whole, y = ctx.saved_tensors
-        grid, axis = ctx.grid, ctx.axis
-        step, shift = (scale, whole) if axis is None else (per_channel(v, x.ndim, axis) for v in (scale, whole))
-        with torch.no_grad():
-            first, last = ((edge - shift) * step for edge in (grid.low - 0.5, grid.high + 0.5))
-            inside = (x >= first) & (x <= last)
+        x, scale, y, inside = ctx.saved_tensors
+        axis = ctx.axis
         passed = gradient * inside
         to_scale = to_zero = None
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            over = None if axis is None else [d for d in range(x.ndim) if d != axis]
-
-            def total(values: Tensor) -> Tensor:
-                return values.sum() if over is None else values.sum(over)
-
-            to_scale = total(gradient * y - passed * x) / scale
-            to_zero = -scale * total(gradient - passed)
+            if axis is None:
+                to_scale = (_dot(gradient, y) - _dot(passed, x.to(y.dtype))) / scale
+                to_zero = -scale * (gradient.sum() - passed.sum())
+            else:
+                over = [d for d in range(x.ndim) if d != axis]
+                to_scale = (gradient * y - passed * x).sum(over) / scale
+                to_zero = -scale * (gradient - passed).sum(over)
         return passed.to(x.dtype), to_scale, to_zero, None, None
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Return the sum of products in one pass, whichever memory layout the first tensor has."""
+    if a.ndim == 4 and a.is_contiguous(memory_format=torch.channels_last):
+        a, b = a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
+    return torch.dot(a.reshape(-1), b.reshape(-1))
 
 
 def fake_quantise(x: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid, axis: int | None = None) -> Tensor:
