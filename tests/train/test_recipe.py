@@ -3,6 +3,7 @@
 import pytest
 
 from train.recipe import load_recipe, shipped_recipes
+from train.rows import variants_of
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -70,3 +71,23 @@ def test_missing_keys_are_named(tmp_path):
     path.write_text('[data]\nformat = "coco"\n[data.train]\nannotations = "a"\n')
     with pytest.raises(ValueError, match=r"data\.val is missing"):
         load_recipe(str(path))
+
+
+@pytest.mark.parametrize("rows", ["quantisation", "quantisation_6", "quantisation_4"])
+def test_the_shipped_rows_of_quantisation_are_recipes(rows):
+    """Rows change the length of the ladder: what the base recipe says of its shares must change with it."""
+    variants, references = variants_of(["quantise_vhr10"], [], rows)
+    assert len(variants) >= 5
+    assert set(references) <= {v.name for v in variants}
+    for variant in variants:
+        assert variant.recipe.quantize.rungs()
+
+
+def test_the_thesis_recipe_is_the_whole_method():
+    recipe = load_recipe("thesis", [])
+    assert (recipe.teacher.size, recipe.model.size) == ("m", "n")
+    assert recipe.distill.losses == ["magnitude", "relation"]
+    assert recipe.quantize.method == "train"
+    assert recipe.quantize.tuning.every
+    assert [r.weights for r in recipe.quantize.rungs()] == [16, 12, 10, 8]
+    assert recipe.export.enabled
