@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .numerics import Grid, represented_range, scale_and_zero_point
+from .numerics import DEPLOYED_BITS, Grid, represented_range, scale_and_zero_point
 
 Observer = Literal["min_max", "moving_average", "percentile"]
 
@@ -159,6 +159,7 @@ class FakeQuantizer(nn.Module):
                 "batches before it is frozen or evaluated, or leave the layer out"
             )
         scale, zero_point = self.current()
+        zero_point = self._asymmetric(zero_point)
         if self.learnt:
             gain = self._gradient_scale(x)
             scale, zero_point = (_ScaledGradient.apply(v, gain) for v in (scale, zero_point))
@@ -214,9 +215,9 @@ class FakeQuantizer(nn.Module):
         return (low[0], high[0]) if self.axis is None else (low, high)
 
     def _set(self, low: Tensor, high: Tensor) -> None:
+        # New tensors: the parts of a Concat share the quantiser, and a part before may need the old ones going back.
         scale, zero_point = scale_and_zero_point(low, high, self.grid)
-        self.scale.copy_(scale)
-        self.zero_point.copy_(zero_point.float())
+        self.scale, self.zero_point = scale.to(self.scale), zero_point.to(self.zero_point)
 
     def learn(self) -> None:
         """Make the range learnable from here on, starting where the observer left it."""
@@ -230,7 +231,8 @@ class FakeQuantizer(nn.Module):
         """Change the bit width; the represented range stays the same, so the scale grows as the grid gets coarser."""
         if self.fixed or bits == self.grid.bits:
             return
-        scale, whole = self.parameters_as_integers()
+        scale, zero_point = (value.detach() for value in self.current())
+        whole = zero_point.round().clamp(self.grid.low, self.grid.high)
         low, high = represented_range(scale, whole, self.grid)
         self.grid = Grid(bits)
         self.stretch.zero_()
@@ -248,7 +250,15 @@ class FakeQuantizer(nn.Module):
     def parameters_as_integers(self) -> tuple[Tensor, Tensor]:
         """Return what is deployed: scale float32 and zero point int32."""
         scale, zero_point = (value.detach() for value in self.current())
-        return scale, zero_point.round().clamp(self.grid.low, self.grid.high).to(torch.int32)
+        return scale, self._asymmetric(zero_point).round().clamp(self.grid.low, self.grid.high).to(torch.int32)
+
+    def _asymmetric(self, zero_point: Tensor) -> Tensor:
+        """Move an activation's zero point off 0: the compiler takes such a grid for symmetric and rescales it."""
+        if self.axis is not None or self.fixed or self.grid.bits != DEPLOYED_BITS:
+            return zero_point
+        whole = zero_point.detach()
+        away = torch.where(whole > 0, 1.0, -1.0) - whole
+        return zero_point + torch.where(whole.round() == 0, away, torch.zeros_like(whole))
 
     def _gradient_scale(self, x: Tensor) -> float:
         """Return 1 / sqrt(N Q_p) (LSQ, section 2.2): N values share a scale, per image for activations."""

@@ -84,7 +84,8 @@ def represented_range(scale: Tensor, zero_point: Tensor, grid: Grid) -> tuple[Te
 
 def to_integers(real: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
     """Return the nearest integers of the grid, int32, same shape; scale and zero_point must broadcast."""
-    return ((real / scale).round() + zero_point).clamp(grid.low, grid.high).to(torch.int32)
+    # Times the reciprocal, as torch's fake quantisation does: one weight in a million would else fall elsewhere.
+    return ((real * (1 / scale)).round() + zero_point).clamp(grid.low, grid.high).to(torch.int32)
 
 
 def to_real(integers: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:

@@ -75,7 +75,8 @@ def _save_weights(checkpoint: Path, path: Path) -> None:
 
     from train.checkpoint import load_checkpoint
 
-    weights = load_checkpoint(checkpoint)["model"]
+    content = load_checkpoint(checkpoint)
+    weights = content.get("float_model", content["model"])  # a start for other trainings is a float network
     kept = {k: v.half().contiguous() for k, v in weights.items() if not k.endswith("num_batches_tracked")}
     save_file(kept, path)
 

@@ -90,6 +90,7 @@ def test_the_examples_parse(verb: str, monkeypatch: pytest.MonkeyPatch, capsys: 
         ("train.compare_command", "run"),
         ("train.data_command", "run"),
         ("train.export", "run"),
+        ("train.verify_command", "run"),
         ("train.evaluate_command", "run"),
         ("train.demo", "run"),
         ("deploy.detect_command", "run"),

@@ -242,8 +242,8 @@ def object_weights(targets: Targets, stride: int, h: int, w: int) -> Tensor:
 
 
 def frozen(m: Tensor) -> Tensor:
-    """Return a map of the teacher in float32, outside the graph."""
-    return m.detach().float()
+    """Return a map of the teacher in float32; whoever asks a teacher that is not tuned does so without a graph."""
+    return m.float()
 
 
 def sum_levels(values: list[Tensor]) -> Tensor:

@@ -54,7 +54,7 @@ class LogitDistillation(nn.Module):
         t = self.temperature
         with torch.autocast(student.heads[0].device.type, enabled=False):
             box_s, class_s = flat_heads(student)
-            box_t, class_t = (h.detach() for h in flat_heads(teacher))
+            box_t, class_t = flat_heads(teacher)
             certainty = class_t.sigmoid().amax(-1)
             cls = binary_divergence(class_t / t, class_s / t).sum()
             box = (distribution_divergence(box_t, box_s, t) * certainty).sum()
@@ -115,7 +115,7 @@ class Localisation(nn.Module):
         """Return the scalars ld_main and ld_vlr from the six heads of each; shapes as in Outputs."""
         with torch.autocast(student.heads[0].device.type, enabled=False):
             box_s, _ = flat_heads(student)
-            box_t = flat_heads(teacher)[0].detach()
+            box_t = flat_heads(teacher)[0]
             main, around = self.regions(student, teacher, targets)
             each = distribution_divergence(box_t, box_s, self.temperature)
             return {

@@ -234,12 +234,12 @@ class MethodDistillation(nn.Module):
         self.size_aware, self.levels, self.level_offset = size_aware, levels, level_offset
 
     def forward(self, student: Outputs, teacher: Outputs, targets: Targets) -> dict[str, Tensor]:
-        """Return the weighted losses by name; teacher maps are taken as constants."""
+        """Return the weighted losses by name; a gradient reaches the teacher where it has a graph."""
         adapted = self.adapters(student.maps)
         with torch.autocast(targets.xyxy.device.type, enabled=False):
             total = {name: targets.xyxy.new_zeros(()) for name in self.gains}
             for level, (stride, ours) in enumerate(adapted.items(), 1):
-                theirs = teacher.maps[stride].detach().float()
+                theirs = teacher.maps[stride].float()
                 for name, value in self._level(ours, theirs, self.regions(targets, stride, ours, level)).items():
                     total[name] = total[name] + value
             return {name: value * self.gains[name] for name, value in total.items() if self.gains[name]}

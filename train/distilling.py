@@ -61,7 +61,7 @@ class DistillingNetwork(nn.Module):
 
     def forward(self, images: Tensor, targets: Targets, teacher: Outputs) -> dict[str, Tensor]:
         """Return all losses by name. images: (b, 3, h, w) float, RGB 0 to 1; teacher: its outputs on the same."""
-        ours = run_network(self.student, images)
+        ours, teacher = run_network(self.student, images), teacher.detached()
         found: dict[str, Tensor] = dict(self.criterion(ours.heads, targets))
         for loss in self.losses.values():
             found.update(loss(ours, teacher, targets))

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from deploy.annotations import AnnotationSet
+from quantize.bilevel import trainable
 
 from .checkpoint import load_checkpoint, model_from, save_checkpoint
+from .model import Yolov8
 from .provenance import describe_run
 from .quantised_model import QuantisedYolov8
-from .quantising import quantised, quantising_job, settings_of, stage_recipe
+from .quantising import NECK_AND_HEAD, quantised, quantising_job, settings_of, split_query, stage_recipe
 from .recipe import Recipe
 from .resume import check_same_run
 from .run_log import RunLog
@@ -37,6 +39,20 @@ def check_float_file(recipe: Recipe) -> None:
             f"quantize.checkpoint {path}: no such file; give the checkpoint.pt of a float run, or leave it empty to "
             "train one"
         )
+
+
+def check_before_training(recipe: Recipe, train: AnnotationSet) -> None:
+    """Raise ValueError for what `[quantize]` gets wrong about network and data, before any training."""
+    q = recipe.quantize
+    if q.method == "toolkit":
+        return
+    if q.checkpoint:
+        float_network(load_checkpoint(Path(q.checkpoint)), q.checkpoint)
+    plain = Yolov8(recipe.model.size, len(train.class_names))
+    QuantisedYolov8(plain, settings_of(recipe))
+    if q.method == "train" and q.tuning.every:
+        split_query(train, q.tuning.query_share, recipe.train.seed)
+        trainable(plain, tuple(q.tuning.parts) or NECK_AND_HEAD)
 
 
 def float_network(content: dict[str, Any], origin: str) -> Any:
@@ -134,6 +150,7 @@ def _student(recipe: Recipe, model: Any, out: Path, train: AnnotationSet, digest
         _check_same_start(kept, digest, out / "last.pt")
         student = QuantisedYolov8(copy.deepcopy(model), settings_of(recipe))
         student.shape(kept["quantised"])
+        student.load_state_dict(kept["model"])
         return student.to(choose_device(recipe.train.device)), True
     batches, _ = batches_of(recipe, train)
     return quantised(recipe, model, batches(0)), False

@@ -51,6 +51,11 @@ class Ladder:
             self.enter(model)
         return f"from epoch {epoch + 1}: {self.told()}"
 
+    @property
+    def last(self) -> bool:
+        """Whether the present rung is the one that is deployed."""
+        return self.walk.last
+
     def enter(self, model: Any) -> None:
         """Bring a model to the present rung; what its grids represent stays."""
         if self.walk.last and not model.folded:
@@ -190,15 +195,24 @@ def quantising_job(
         if query is not None:
             tuner = make_tuner(recipe, student, teacher, criterion, losses)
     ladder = Ladder(recipe, count, student, tuner)
-    queries = endless(batches_of(recipe, query)[0]) if query is not None else None
+
+    asked = batches_of(recipe, query) if query is not None else None
+    stream: list[Iterator[Batch]] = []
+
+    def next_query() -> Batch:
+        assert asked is not None
+        assert tuner is not None
+        if not stream:  # now, not before: a tuner that continues a run knows by now how many it has had
+            stream.append(endless(*asked, tuner.steps // tuner.every - 1))
+        return next(stream[0]).to(device)
 
     def make_step(network: nn.Module) -> Step:
         def step(batch: Batch) -> dict[str, Tensor]:
             told: dict[str, Tensor] = {}
-            if tuner is not None and queries is not None:
+            if tuner is not None:
                 # In float32: a finite difference drowns in bfloat16.
                 with torch.autocast(device.type, enabled=False):
-                    seen = tuner.step(batch, lambda: next(queries).to(device))
+                    seen = tuner.step(batch, next_query)
                 told = {f"{TOLD}{name}": torch.tensor(value, device=device) for name, value in seen.items()}
             images = images_to_float(batch.images)
             if teacher is None:
@@ -221,10 +235,11 @@ def quantising_job(
     )
 
 
-def endless(batches: Callable[[int], Iterable[Batch]]) -> Iterator[Batch]:
-    """Return batches without end, epoch after epoch."""
-    for epoch in itertools.count():
-        yield from batches(epoch)
+def endless(batches: Callable[[int], Iterable[Batch]], per_epoch: int = 1, done: int = 0) -> Iterator[Batch]:
+    """Return batches without end, epoch after epoch, those that are `done` left out."""
+    first, inside = divmod(done, per_epoch)
+    for epoch in itertools.count(first):
+        yield from itertools.islice(batches(epoch), inside if epoch == first else 0, None)
 
 
 class _MapsAndHeads(nn.Module):
@@ -254,8 +269,11 @@ def make_tuner(
     def distillation(student_p: Parameters, teacher_p: Parameters, batch: Batch) -> Tensor:
         mine, other = run(ours, student_p, batch), run(theirs, teacher_p, batch)
         parts = dict(criterion(mine.heads, batch.targets))
-        for loss in losses.values():
-            parts.update(loss(mine, other, batch.targets))
+        # The same draws in every call: a finite difference between two masks of MGD would be one of masks.
+        with torch.random.fork_rng([mine.heads[0].device] if mine.heads[0].is_cuda else []):
+            torch.manual_seed(recipe.train.seed)
+            for loss in losses.values():
+                parts.update(loss(mine, other, batch.targets))
         return torch.stack(list(parts.values())).sum()
 
     parts = tuple(f"model.{name}" for name in (t.parts or NECK_AND_HEAD))

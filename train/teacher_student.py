@@ -27,12 +27,19 @@ class Outputs:
         """Return the same in float32: squares of small differences drown in half precision."""
         return Outputs({s: m.float() for s, m in self.maps.items()}, [h.float() for h in self.heads])
 
+    def detached(self) -> Outputs:
+        """Return the same cut off from the network that said it."""
+        return Outputs({s: m.detach() for s, m in self.maps.items()}, [h.detach() for h in self.heads])
+
 
 class DistillationLoss(Protocol):
     """A module that compares two networks on one batch."""
 
     def __call__(self, student: Outputs, teacher: Outputs, targets: Targets) -> dict[str, Tensor]:
-        """Return named scalar losses, already multiplied by their gains; the teacher's tensors need no gradient."""
+        """Return named scalar losses, already multiplied by their gains; differentiable by both.
+
+        Training cuts the teacher off before (`DistillingNetwork`); only the teacher's own tuning goes back through it.
+        """
 
 
 class Adapters(nn.Module):

@@ -40,6 +40,10 @@ class Stages(Protocol):
         epoch: counted from 0. losses: means of the epoch before, empty at the start.
         """
 
+    @property
+    def last(self) -> bool:
+        """Whether this is the stage whose network is kept."""
+
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
 
@@ -279,6 +283,8 @@ class Trainer:
         return scores
 
     def _should_stop(self) -> bool:
+        if self.job.stages and not self.job.stages.last:
+            return False  # only the last stage is deployed
         return self.config.patience > 0 and self.stale >= self.config.patience and self.epoch < self.config.epochs
 
     def _save(self, name: str, *, full: bool, scores: dict[str, float] | None = None) -> None:

@@ -25,7 +25,7 @@ from .distilling import build_losses
 from .model import Yolov8
 from .plots import plot_training
 from .quantise_stage import FOLDER as FLOAT_FOLDER
-from .quantise_stage import check_float_file, float_recipe, quantise_stage
+from .quantise_stage import check_before_training, check_float_file, float_recipe, quantise_stage
 from .recipe import Recipe, load_recipe
 from .run_log import RunLog, read_log
 from .splits import load_both
@@ -55,6 +55,7 @@ def walk_recipe(recipe: Recipe, out: Path, *, resume: bool = False, console: Con
         check_float_file(recipe)
         with drawing_bar(console, shown=rank == 0) as progress:
             train, val = _load_first_here(recipe, progress, rank)
+        check_before_training(recipe, train)
         log = RunLog(out, console, active=rank == 0)
         log.say(
             f"{recipe.data.name or recipe.name}: {len(train.images)} train and {len(val.images)} val images, "
@@ -68,7 +69,8 @@ def walk_recipe(recipe: Recipe, out: Path, *, resume: bool = False, console: Con
             quantise_stage(recipe, start, out, train, val, log, teacher)
         log.close()
         if rank == 0:
-            plot_training(read_log(log.path), out / "plots")
+            if log.path.is_file():  # calibration alone has no epochs
+                plot_training(read_log(log.path), out / "plots")
             _finish(recipe, out, train, val, teacher, console)
         return out
     finally:

@@ -94,7 +94,7 @@ def test_without_rounding_nothing_changes_and_16_bits_change_little(name):
         folded = tensors(network(x))
     for a, b, c, d in zip(wanted, rough, fine, folded, strict=True):
         # Not less: ranges that 8 bits had rounded stay, and cut off what they cut off.
-        assert 0 < float((a - c).square().mean()) < 0.3 * float((a - b).square().mean())
+        assert 0 < float((a - c).square().mean()) < 0.45 * float((a - b).square().mean())
         assert torch.allclose(c, d, atol=float(a.std()) * 0.02)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in network.modules())
 

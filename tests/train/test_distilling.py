@@ -10,7 +10,8 @@ from rich.console import Console
 from train import distilling
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.dataset import Batch, pad_targets
-from train.distilling import ask_directly, build_losses
+from train.distilling import DistillingNetwork, ask_directly, build_losses
+from train.loss import DetectionLoss
 from train.model import Yolov8
 from train.recipe import DISTILLATION_LOSSES, Distill, parse_recipe
 from train.run_log import RunLog
@@ -81,6 +82,19 @@ def test_every_loss_trains_the_student_and_never_the_teacher(pictures, name):
     assert sum(float(p.grad.abs().sum()) for p in student.parameters() if p.grad is not None) > 0
     assert all(p.grad is None for p in teacher.parameters())
     assert weights_digest(teacher) == before, "neither weights nor BatchNorm statistics of the teacher may move"
+
+
+def test_a_step_cuts_the_teacher_off_whatever_it_is_given(pictures):
+    """The losses themselves go back to the teacher, for its tuning; training must not, even with a graph behind it."""
+    student, teacher = Yolov8("n", 2), Yolov8("n", 2)
+    losses = build_losses(Distill(losses=["magnitude", "logit"]), channels_of(student), channels_of(teacher))
+    batch = batch_of(pictures)
+    images = images_to_float(batch.images)
+    network = DistillingNetwork(student, DetectionLoss(), losses)
+    sum(network(images, batch.targets, run_network(teacher, images)).values()).backward()
+    assert all(p.grad is None for p in teacher.parameters())
+    sum(losses["logit"](run_network(student, images), run_network(teacher, images), batch.targets).values()).backward()
+    assert any(p.grad is not None for p in teacher.parameters())
 
 
 @pytest.mark.parametrize("name", sorted(set(DISTILLATION_LOSSES) - {"mgd"}))  # MGD generates anew by construction
