@@ -7,14 +7,18 @@ The two levels, with a training batch x and a query batch q (a held-out slice of
 
 theta_S' is a pseudo student: one step ahead, and thrown away. The first term is second order. `exact` differentiates
 through the step; `finite_difference` replaces the mixed second derivative by the difference of two first ones, as
-DARTS (Liu et al., arXiv:1806.09055, eq. 8) and meta pseudo labels (Pham et al., arXiv:2003.10580) do: two more forward
-and backward passes of the student, and no graph kept. The losses are callables of parameters, so nothing here knows
-what a detector is; with fake-quantisers in the student the derivatives are those of `fake_quant`, which exist twice.
+DARTS (Liu et al., arXiv:1806.09055, eq. 8) and meta pseudo labels (Pham et al., arXiv:2003.10580) do. The teacher sees
+the same x on both sides of that difference, and its gradient is linear in the loss: so one teacher pass serves the
+inner step, both sides and the anchor, the two moved students run without a graph, and one backward pass through the
+teacher returns everything. The networks and losses are callables, so nothing here knows what a detector is; with
+fake-quantisers in the student the derivatives are those of `fake_quant`, which exist twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -24,11 +28,30 @@ from torch.func import functional_call
 from .fake_quant import FakeQuantizer
 
 Parameters = dict[str, Tensor]
-# (student parameters, teacher parameters, batch) -> scalar
-DistillationLoss = Callable[[Parameters, Parameters, Any], Tensor]
-# (parameters, batch) -> scalar
-TaskLoss = Callable[[Parameters, Any], Tensor]
 Order = Literal["second", "first"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What the tuning knows of networks and losses. A network's outputs may be anything; the losses take them.
+
+    student, teacher: (parameters, batch) -> outputs. task: (outputs, batch) -> scalar, for either network. compare:
+    (student's outputs, teacher's outputs, batch) -> scalar, what the teacher teaches; L_kd is `task` of the student
+    plus it. roughly: a context for the passes whose own rounding does not matter (the inner step and the direction),
+    such as bfloat16; the two sides of a difference never run in it, they would drown.
+    """
+
+    student: Callable[[Parameters, Any], Any]
+    teacher: Callable[[Parameters, Any], Any]
+    task: Callable[[Any, Any], Tensor]
+    compare: Callable[[Any, Any, Any], Tensor]
+    roughly: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+    def inner(self, student: Parameters, taught: Any, batch: Any) -> Tensor:
+        """Return L_kd of the student, scalar; taught: the teacher's outputs on the batch."""
+        mine = self.student(student, batch)
+        return self.task(mine, batch) + self.compare(mine, taught, batch)
+
 
 # The step of the finite difference along v, over the norm of v (DARTS, section 3.2).
 STEP = 0.01
@@ -62,58 +85,70 @@ def weights_of(student: nn.Module) -> Parameters:
 
 
 def exact(
+    problem: Problem,
     student: Parameters,
     teacher: Parameters,
-    distillation: DistillationLoss,
-    task: TaskLoss,
     batch: Any,
     query: Any,
+    *,
     inner_rate: float,
-) -> tuple[Parameters, Tensor]:
-    """Return the gradient of the pseudo student's query loss by the teacher's parameters, and that loss.
+    anchor: float,
+) -> tuple[Parameters, dict[str, float]]:
+    """Return the outer gradient by the teacher's parameters, and the losses seen ("query", "teacher_task").
 
-    student, teacher: parameters by name; those of the teacher that shall move must require gradients.
+    student, teacher: parameters by name; those of the teacher that shall move must require gradients. anchor: weight w
+    of the teacher's own task loss.
     """
     student = {n: p.detach().requires_grad_() for n, p in student.items()}
-    inner = distillation(student, teacher, batch)
+    taught = problem.teacher(teacher, batch)
+    inner = problem.inner(student, taught, batch)
     steps = torch.autograd.grad(inner, list(student.values()), create_graph=True, allow_unused=True)
     ahead = {
         name: p if step is None else p - inner_rate * step
         for (name, p), step in zip(student.items(), steps, strict=True)
     }
-    loss = task(ahead, query)
-    return _gradients(loss, teacher), loss.detach()
+    loss = problem.task(problem.student(ahead, query), query)
+    own = problem.task(taught, batch)
+    gradients = _gradients(loss + anchor * own, teacher)
+    return gradients, {"query": float(loss.detach()), "teacher_task": float(own.detach())}
 
 
 def finite_difference(
+    problem: Problem,
     student: Parameters,
     teacher: Parameters,
-    distillation: DistillationLoss,
-    task: TaskLoss,
     batch: Any,
     query: Any,
+    *,
     inner_rate: float,
-) -> tuple[Parameters, Tensor]:
-    """Return what `exact` does, to first order: -lr_in (g(theta_S + e v) - g(theta_S - e v)) / 2e.
+    anchor: float,
+) -> tuple[Parameters, dict[str, float]]:
+    """Return what `exact` does, to first order: -lr_in (g(theta_S + e v) - g(theta_S - e v)) / 2e, and the anchor.
 
     g: gradient of the distillation loss by the teacher. v: gradient of the query loss at the pseudo student. e: `STEP`
     over the norm of v.
     """
     student = {n: p.detach().requires_grad_() for n, p in student.items()}
-    still = {n: p.detach() for n, p in teacher.items()}
-    steps = _gradients(distillation(student, still, batch), student)
-    ahead = {n: (p - inner_rate * steps[n]).detach().requires_grad_() for n, p in student.items()}
-    loss = task(ahead, query)
-    direction = _gradients(loss, ahead)
+    taught = problem.teacher(teacher, batch)
+    with problem.roughly():
+        steps = _gradients(problem.inner(student, taught, batch), student)  # the teacher's graph stays whole
+        ahead = {n: (p - inner_rate * steps[n]).detach().requires_grad_() for n, p in student.items()}
+        loss = problem.task(problem.student(ahead, query), query)
+        direction = _gradients(loss, ahead)
+    own = problem.task(taught, batch)
+    seen = {"query": float(loss.detach()), "teacher_task": float(own.detach())}
     norm = torch.sqrt(sum((v.square().sum() for v in direction.values()), torch.zeros((), device=loss.device)))
-    if not bool(norm > 0):
-        return {n: torch.zeros_like(p) for n, p in teacher.items()}, loss.detach()
-    step = STEP / norm
-    sides = []
-    for sign in (1.0, -1.0):
-        moved = {n: (p + sign * step * direction[n]).detach() for n, p in student.items()}
-        sides.append(_gradients(distillation(moved, teacher, batch), teacher))
-    return {n: -inner_rate * (sides[0][n] - sides[1][n]) / (2 * step) for n in teacher}, loss.detach()
+    outer = anchor * own
+    if bool(norm > 0):
+        step = STEP / norm
+        with torch.no_grad():
+            ahead, behind = (
+                problem.student({n: p + sign * step * direction[n] for n, p in student.items()}, batch)
+                for sign in (1.0, -1.0)
+            )
+        sides = problem.compare(ahead, taught, batch) - problem.compare(behind, taught, batch)
+        outer = outer - inner_rate / (2 * step) * sides
+    return _gradients(outer, teacher), seen
 
 
 def _gradients(loss: Tensor, parameters: Parameters) -> Parameters:
@@ -135,9 +170,7 @@ class TeacherTuner:
         self,
         student: nn.Module,
         teacher: nn.Module,
-        distillation: DistillationLoss,
-        student_task: TaskLoss,
-        teacher_task: TaskLoss,
+        problem: Problem,
         *,
         prefixes: tuple[str, ...] = ("",),
         rate: float = 1e-4,
@@ -148,8 +181,7 @@ class TeacherTuner:
     ) -> None:
         if every < 1:
             raise ValueError(f"every must be at least 1 step, got {every}")
-        self.student, self.teacher = student, teacher
-        self.distillation, self.student_task, self.teacher_task = distillation, student_task, teacher_task
+        self.student, self.teacher, self.problem = student, teacher, problem
         self.moving = trainable(teacher, prefixes)
         self.inner_rate, self.anchor, self.every, self.order = inner_rate, anchor, every, order
         self.optimiser = torch.optim.AdamW(list(self.moving.values()), lr=rate, weight_decay=0.0)
@@ -169,25 +201,22 @@ class TeacherTuner:
             p.requires_grad_(True)
         try:
             form = exact if self.order == "second" else finite_difference
-            gradients, seen = form(
+            gradients, self.seen = form(
+                self.problem,
                 weights_of(self.student),
                 self.moving,
-                self.distillation,
-                self.student_task,
                 batch,
                 query(),
-                self.inner_rate,
+                inner_rate=self.inner_rate,
+                anchor=self.anchor,
             )
-            own = self.teacher_task(self.moving, batch)
-            anchored = _gradients(own, self.moving)
             for name, p in self.moving.items():
-                p.grad = gradients[name] + self.anchor * anchored[name]
+                p.grad = gradients[name]
             self.optimiser.step()
             self.optimiser.zero_grad(set_to_none=True)
         finally:
             for p in self.moving.values():
                 p.requires_grad_(False)
-        self.seen = {"query": float(seen), "teacher_task": float(own.detach())}
         return self.seen
 
     def state(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from deploy.annotations import AnnotationSet
-from quantize.bilevel import Parameters, TeacherTuner, call
+from quantize.bilevel import Parameters, Problem, TeacherTuner, call
 from quantize.insert import Settings
 from quantize.schedule import Walk
 
@@ -24,7 +24,7 @@ from .quantised_model import QuantisedYolov8
 from .recipe import Recipe
 from .supervised import batches_of, detection_loss, images_to_float, validator
 from .teacher_student import Outputs, channels_of, run_network
-from .trainer import Job, Step, choose_device
+from .trainer import Job, Step, choose_device, choose_precision
 
 # What of a YOLOv8 is neck and head: its layers with parameters behind the backbone, by the beginnings of their names.
 NECK_AND_HEAD = tuple(f"model.{number}." for number in (12, 15, 16, 18, 19, 21, 22))
@@ -260,15 +260,17 @@ def make_tuner(
     t = recipe.quantize.tuning
     ours, theirs = _MapsAndHeads(student), _MapsAndHeads(teacher)
 
-    def run(module: nn.Module, parameters: Parameters, batch: Batch) -> Outputs:
-        return Outputs(*call(module, parameters, images_to_float(batch.images)))
+    device = choose_device(recipe.train.device)
+    precision = choose_precision(recipe.train.precision, device)
 
-    def task(module: nn.Module) -> Callable[[Parameters, Batch], Tensor]:
-        return lambda p, batch: torch.stack(list(criterion(run(module, p, batch).heads, batch.targets).values())).sum()
+    def runs(module: nn.Module) -> Callable[[Parameters, Batch], Outputs]:
+        return lambda parameters, batch: Outputs(*call(module, parameters, images_to_float(batch.images)))
 
-    def distillation(student_p: Parameters, teacher_p: Parameters, batch: Batch) -> Tensor:
-        mine, other = run(ours, student_p, batch), run(theirs, teacher_p, batch)
-        parts = dict(criterion(mine.heads, batch.targets))
+    def task(outputs: Outputs, batch: Batch) -> Tensor:
+        return torch.stack(list(criterion(outputs.heads, batch.targets).values())).sum()
+
+    def compare(mine: Outputs, other: Outputs, batch: Batch) -> Tensor:
+        parts: dict[str, Tensor] = {}
         # The same draws in every call: a finite difference between two masks of MGD would be one of masks.
         with torch.random.fork_rng([mine.heads[0].device] if mine.heads[0].is_cuda else []):
             torch.manual_seed(recipe.train.seed)
@@ -276,13 +278,18 @@ def make_tuner(
                 parts.update(loss(mine, other, batch.targets))
         return torch.stack(list(parts.values())).sum()
 
+    problem = Problem(
+        student=runs(ours),
+        teacher=runs(theirs),
+        task=task,
+        compare=compare,
+        roughly=lambda: torch.autocast(device.type, precision or torch.bfloat16, enabled=precision is not None),
+    )
     parts = tuple(f"model.{name}" for name in (t.parts or NECK_AND_HEAD))
     return TeacherTuner(
         ours,
         theirs,
-        distillation,
-        task(ours),
-        task(theirs),
+        problem,
         prefixes=parts,
         rate=t.rate,
         inner_rate=t.inner_rate,
