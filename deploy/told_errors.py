@@ -13,6 +13,8 @@ EXTRA_OF = {
     **dict.fromkeys(("torch", "onnx", "onnxruntime", "faster_coco_eval", "matplotlib", "tensorboard"), "host"),
     **dict.fromkeys(("safetensors", "scipy", "tomli"), "host"),
     "rknnlite": "board",
+    **dict.fromkeys(("rasterio", "pyogrio"), "geo"),
+    "ray": "ray",
     "PyQt5": "gui",
 }
 RKNN_CURE = "pip install --no-deps rknn-toolkit2==2.5.0"

@@ -24,7 +24,7 @@ FOLDERS = set(ARROWS)
 FRONT_DOOR = "rsedge"
 
 HOST_ONLY = {"torch", "torchvision", "onnx", "onnxscript", "rknn", "tensorboard", "matplotlib"}
-LAZY_ON_BOARD = {"onnxruntime", "faster_coco_eval", "rknnlite", "rasterio"}
+LAZY_ON_BOARD = {"onnxruntime", "faster_coco_eval", "rknnlite", "rasterio", "pyogrio", "ray"}
 AGPL = {"ultralytics", "albumentationsx"}
 PYDANTIC_BORDERS = {"deploy/manifest.py", "train/recipe.py", "train/recipe_quantize.py", "train/recipe_section.py"}
 
