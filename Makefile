@@ -18,7 +18,7 @@ export PYTHON
 RKNN_TOOLKIT := rknn-toolkit2==2.5.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench clean
+.PHONY: help install board demo test lint format bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install $(TORCH_INDEX:%=--extra-index-url %) -e '.[host,geo,dev]'
 	$(BIN)/python -m pip install --no-deps $(RKNN_TOOLKIT)
 	@touch $@
+
+board: ## install on an RK3588 board (Debian or Ubuntu, arm64), without what only training needs
+	scripts/install_board.sh $(ARGS)
 
 demo: $(STAMP) ## train, export, convert and score on drawn scenes, without any data
 	$(BIN)/rsedge demo --out $(OUT) $(ARGS)

@@ -17,7 +17,7 @@ import typer
 
 __version__ = "0.1.0"
 
-Job = Callable[[], None]
+Job = Callable[[], int | None]  # the exit code; None: 0
 
 app = typer.Typer(
     name="rsedge",
@@ -256,29 +256,166 @@ def evaluate(
     return job
 
 
-@app.command()
-def detect(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder with model files and manifest.json.")],
-    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE", help="Images, or folders of images.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the COCO JSON and the overlay pictures.")],
-    backend: Annotated[
-        str, typer.Option(metavar="NAME", help="What runs the model; auto takes the best one this machine has.")
-    ] = "auto",
-    score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Keep boxes that score at least this.")] = 0.25,
-    iou: Annotated[float, typer.Option(min=0.0, max=1.0, help="Overlap above which the weaker box is dropped.")] = 0.7,
+@app.command("bundle")
+def bundle_verb(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx or .rknn file that others exported.")],
+    classes: Annotated[
+        Path, typer.Option(metavar="FILE", help="Class names: .txt with one a line, or names: in .json or .yaml.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the bundle.")],
+    activation: Annotated[
+        Literal["sigmoid", "none"] | None,
+        typer.Option(help="Whether the scores went through a sigmoid, where the file does not tell."),
+    ] = None,
+    channel_order: Annotated[Literal["rgb", "bgr"], typer.Option(help="What the network was trained on.")] = "rgb",
+    mean: Annotated[
+        tuple[float, float, float], typer.Option(metavar="A B C", help="Taken from each channel's pixels, 0 to 255.")
+    ] = (0.0, 0.0, 0.0),
+    std: Annotated[
+        tuple[float, float, float],
+        typer.Option(metavar="A B C", help="What each channel's pixels are divided by then."),
+    ] = (255.0, 255.0, 255.0),
+    layout: Annotated[
+        Literal["six", "nine", "one"] | None, typer.Option(help="Number of outputs of a .rknn, where no NPU is there.")
+    ] = None,
+    input_size: Annotated[
+        tuple[int, int] | None, typer.Option(metavar="H W", help="Height and width of its input, the same.")
+    ] = None,
+    precision: Annotated[Literal["int8", "fp16"] | None, typer.Option(help="Its precision, the same.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Of the bundle; default: the file's.")] = None,
 ) -> Job:
-    """Find objects in images and write COCO JSON and pictures with the boxes drawn in.
+    """Wrap a model that others exported into a bundle, and say what was found in it.
+
+    Reads YOLOv8 and its kin: a box and a class output per level (six in all, or
+    nine with score sums), with a sigmoid or without; or one decoded output,
+    1 x (4 + classes) x boxes. Shapes decide, not names. A .rknn is closed: on the
+    board its runtime tells what it gives, elsewhere the last options have to.
 
     Examples:
 
-    $ rsedge detect bundles/my photo.jpg --out runs/found
-    $ rsedge detect bundles/my photos/ more/ --out runs/found --score 0.4
+    $ rsedge bundle yolov8n.onnx --classes data.yaml --out bundles/others
+    $ rsedge bundle best.onnx --classes n.txt --out bundles/b --channel-order bgr
+    $ rsedge bundle zoo.rknn --classes n.txt --out bundles/z --activation none
     """
 
     def job() -> None:
-        from deploy.detect_command import run
+        from deploy.bundle_command import run
 
-        run(bundle, sources, out, backend, score, iou)
+        run(
+            model,
+            classes,
+            out,
+            layout=layout,
+            input_size=input_size,
+            activation=activation,
+            precision=precision,
+            channel_order=channel_order,
+            mean=mean,
+            std=std,
+            name=name,
+        )
+
+    return job
+
+
+@app.command()
+def detect(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder with model files and manifest.json.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE", help="Images, folders, GeoTIFF scenes, videos, a camera (0), an RTSP address."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for what is found.")],
+    formats: Annotated[
+        str,
+        typer.Option("--format", metavar="LIST", help="Of coco, csv, geojson, gpkg, overlay, video; with commas."),
+    ] = "coco,overlay",
+    backend: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="auto (the best here), rknn-capi, rknn-lite, onnx, or emulated (for load)."),
+    ] = "auto",
+    score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Keep boxes that score at least this.")] = 0.25,
+    iou: Annotated[float, typer.Option(min=0.0, max=1.0, help="Overlap above which the weaker box is dropped.")] = 0.7,
+    resume: Annotated[bool, typer.Option("--resume", help="Pass over what an earlier run into DIR has done.")] = False,
+    scene: Annotated[
+        bool | None,
+        typer.Option(
+            "--scene/--no-scene", help="Cut images into tiles, or never. Default: georeferenced and large ones."
+        ),
+    ] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(metavar="PX", min=32, help="Side of a tile in scene pixels. Default: the model's input."),
+    ] = None,
+    overlap: Annotated[float, typer.Option(min=0.0, max=0.9, help="Of neighbouring tiles, as a share of one.")] = 0.2,
+    bands: Annotated[
+        str | None, typer.Option(metavar="R,G,B", help="Bands of a scene, from 1; one for grey. Default: by colour.")
+    ] = None,
+    stretch: Annotated[
+        str | None,
+        typer.Option(metavar="LOW,HIGH", help="Percentiles of a scene that become black and white, such as 2,98."),
+    ] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Subfolders too.")] = False,
+    frames: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Stop a video or stream after N frames.")
+    ] = None,
+    every_frame: Annotated[
+        bool, typer.Option("--every-frame", help="Of a camera or stream too, though it falls behind then.")
+    ] = False,
+    fps: Annotated[
+        float | None, typer.Option(metavar="N", min=0.1, help="Of annotated videos. Default: the source's.")
+    ] = None,
+    contexts: Annotated[int, typer.Option(metavar="N", min=1, max=8, help="Contexts on each NPU core.")] = 2,
+    workers: Annotated[
+        Literal["threads", "processes"], typer.Option(help="processes: a crash of the runtime costs one image only.")
+    ] = "threads",
+    postprocess_batch: Annotated[
+        int, typer.Option(metavar="N", min=1, max=64, help="Decode up to N images that are ready in one call.")
+    ] = 1,
+    timeout: Annotated[float, typer.Option(metavar="S", min=0.1, help="Replace a context that hangs so long.")] = 20.0,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="ray: spread images, scenes and videos over a Ray cluster.")
+    ] = "local",
+) -> Job:
+    """Find objects in images, scenes, videos and live streams; write boxes, maps and pictures.
+
+    What is found is written as it comes: a stopped run leaves readable files, and --resume
+    goes on. Boxes of georeferenced scenes become polygons in longitude and latitude.
+
+    Examples:
+
+    $ rsedge detect bundles/my photos/ more.jpg --out runs/found --score 0.4
+    $ rsedge detect bundles/my scene.tif --out runs/map --format geojson,gpkg
+    $ rsedge detect bundles/my flight.mp4 --out runs/flight --format csv,video
+    $ rsedge detect bundles/my rtsp://camera/1 --out runs/live --format csv
+    $ rsedge detect bundles/my scenes/ --out runs/all --engine ray --resume
+    """
+
+    def job() -> None:
+        from deploy.detect_command import command
+
+        typed = {
+            "scene": scene,
+            "recursive": recursive,
+            "tile_px": tile,
+            "overlap": overlap,
+            "bands": bands,
+            "stretch": stretch,
+            "frames": frames,
+            "policy": "block" if every_frame else None,
+            "postprocess_batch": postprocess_batch,
+        }
+        running = {
+            "contexts_per_core": contexts,
+            "workers": workers,
+            "timeout_s": timeout,
+            "resume": resume,
+            "fps": fps,
+            "engine": engine,
+        }
+        command(bundle, sources, out, formats, backend, score, iou, typed, running)
 
     return job
 
@@ -310,6 +447,35 @@ def demo(
     return job
 
 
+@app.command()
+def doctor(
+    bundle: Annotated[
+        Path | None, typer.Argument(metavar="BUNDLE", help="Also compare this bundle's model with the runtime here.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of the list.")] = False,
+    root: Annotated[
+        Path, typer.Option(metavar="DIR", help="Examine another machine's /proc, /sys, /dev and /usr, copied to DIR.")
+    ] = Path("/"),
+) -> Job:
+    """Say what this machine can run, what is wrong with it and how to mend it. Changes nothing.
+
+    Exit code 0: no errors (warnings do not count). 1: at least one error.
+
+    Examples:
+
+    $ rsedge doctor
+    $ rsedge doctor bundles/my
+    $ rsedge doctor --json
+    """
+
+    def job() -> int:
+        from deploy.doctor_command import run
+
+        return run(bundle, as_json, root)
+
+    return job
+
+
 VERBS = tuple(command.name or command.callback.__name__ for command in app.registered_commands if command.callback)
 
 
@@ -329,7 +495,7 @@ def _run(arguments: list[str]) -> int:
     if not callable(result):  # --help and --version return their exit code
         return int(result or 0)
     try:
-        result()
+        code = result()
         sys.stdout.flush()
     except BrokenPipeError:
         raise
@@ -341,14 +507,15 @@ def _run(arguments: list[str]) -> int:
             raise
         print(f"{name}: {line}", file=sys.stderr)
         return 2
-    return 0
+    return int(code or 0)
 
 
 def run_command(arguments: Sequence[str]) -> int:
     """Run `rsedge` with these arguments and return its exit code.
 
-    0: done. 2: wrong usage or an error that the user can mend, told in one line on standard error. 130: stopped by
-    Ctrl-C. 141: the reader of a pipe went away. A bug raises. RSEDGE_DEBUG=1 raises errors of the second kind too.
+    0: done. 1: `doctor` found errors. 2: wrong usage or an error that the user can mend, told in one line on standard
+    error. 130: stopped by Ctrl-C. 141: the reader of a pipe went away. A bug raises. RSEDGE_DEBUG=1 raises errors of
+    the second kind too.
     """
     try:
         return _run(list(arguments))

@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +22,7 @@ from deploy.head_layout import HeadLayout
 from deploy.letterbox import Letterbox
 from deploy.postprocess import PostProcessor
 
+from .origin import origin
 from .per_box_reference import per_box_detections
 
 SEED = 20240501
@@ -146,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
         "results": results,
         "rounds": options.rounds,
         "seed": SEED,
-        **_origin(),
+        **origin(),
     }
     print(f"{'ms per image, medians':<24}" + "".join(f"{row['objects']:>4} objects" for row in results))
     for key in [key for key in results[0] if key.endswith("_ms") or key.startswith("ratio")]:
@@ -160,22 +158,6 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"cannot write {options.json}: {error.strerror}; choose another --json path", file=sys.stderr)
             return 2
     return 0
-
-
-def _origin() -> dict[str, object]:
-    """Say where the numbers come from: machine, versions, commit."""
-    try:
-        shown = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-        )
-        commit = shown.stdout.strip() if shown.returncode == 0 else "unknown"
-    except OSError:
-        commit = "unknown"
-    return {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-        "versions": {"python": platform.python_version(), "numpy": np.__version__},
-        "commit": commit,
-    }
 
 
 if __name__ == "__main__":

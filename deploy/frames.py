@@ -20,9 +20,10 @@ STAGES = ("read_ms", "preprocess_ms", "infer_ms", "postprocess_ms", "total_ms")
 class Frame:
     """One image on its way through the runtime.
 
-    number: from 0, in the order of its source. name: the file, scene or stream that it came from. image: (h, w, 3) uint8
-    RGB. read_ms: what reading and decoding took. timestamp_s: seconds since the first frame of its source, None where the
-    source has no clock. corner_xy: where the image's top left pixel lies in its scene, (0, 0) for a whole image.
+    number: from 0, in the order of its source. name: the file, scene or stream that it came from. image: (h, w, 3)
+    uint8 RGB. read_ms: what reading and decoding took. timestamp_s: seconds since the first frame of its source, None
+    where the source has no clock. corner_xy: where the image's top left pixel lies in its scene, (0, 0) for a whole
+    image.
     """
 
     number: int
@@ -59,9 +60,9 @@ class Result:
 class Record:
     """One finished image, scene or video frame, as sinks take it: boxes in pixels of the whole image or scene.
 
-    name: of the source. size_hw: of the whole image in pixels. georeference: where it lies on the earth, if that is known.
-    frame_number, timestamp_s: of a video or stream. image: (h, w, 3) uint8 RGB for sinks that draw; None where it is too
-    large to keep.
+    name: of the source. size_hw: of the whole image in pixels. georeference: where it lies on the earth, if that is
+    known. frame_number, timestamp_s: of a video or stream. image: (h, w, 3) uint8 RGB for sinks that draw; None where
+    it is too large to keep.
     """
 
     name: str

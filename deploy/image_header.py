@@ -100,7 +100,7 @@ def keep_colours_of_alpha(data: memoryview) -> None:
 def _exif_orientation(block: bytes) -> int:
     """Return tag 274 of an EXIF block; a damaged block counts as no rotation, as decoders treat it."""
     try:
-        return _orientation(_tiff_tags(block.removeprefix(b"Exif\0\0"), {_ORIENTATION}))
+        return _orientation(tiff_tags(block.removeprefix(b"Exif\0\0"), {_ORIENTATION}))
     except (ValueError, *_PAST_THE_END):
         return 1
 
@@ -220,21 +220,21 @@ def _webp_complete(data: Buffer) -> None:
 
 
 def _tiff_header(data: Buffer) -> ImageHeader:
-    tags = _tiff_tags(data, {256, 257, _ORIENTATION})
+    tags = tiff_tags(data, {256, 257, _ORIENTATION})
     if not len(tags.get(256, ())) or not len(tags.get(257, ())):
         raise ValueError("damaged TIFF: its header has no size")
     return ImageHeader("TIFF", (int(tags[257][0]), int(tags[256][0])), _orientation(tags))
 
 
 def _tiff_complete(data: Buffer) -> None:
-    tags = _tiff_tags(data, {273, 279, 324, 325})
+    tags = tiff_tags(data, {273, 279, 324, 325})
     for offsets, counts in ((273, 279), (324, 325)):  # strips, tiles
         for offset, count in zip(tags.get(offsets, ()), tags.get(counts, ()), strict=False):
             if int(offset) + int(count) > len(data):
                 raise ValueError(f"truncated TIFF: {len(data)} of at least {int(offset) + int(count)} bytes are there")
 
 
-def _tiff_tags(data: Buffer, wanted: set[int]) -> dict[int, np.ndarray]:
+def tiff_tags(data: Buffer, wanted: set[int]) -> dict[int, np.ndarray]:
     """Read whole-number tags of the first directory of a TIFF or BigTIFF."""
     return {tag: np.frombuffer(bytes(data[start:end]), dtype) for tag, dtype, start, end in _tiff_entries(data, wanted)}
 

@@ -52,6 +52,49 @@ class Head(_Strict):
     class_scale: TensorScale | None = None
 
 
+class DecodedOutput(_Strict):
+    """The one output of a model that decodes its boxes itself: per box four numbers and a score per class.
+
+    name: of the output. boxes: how many it holds. transposed: (batch, boxes, 4 + classes), else (batch, 4 + classes,
+    boxes). box_format: centre and size, or corners. box_units: model pixels, or fractions of the model input.
+    """
+
+    name: OutputName
+    boxes: Annotated[int, Field(gt=0)]
+    transposed: bool = False
+    box_format: Literal["xywh", "xyxy"] = "xywh"
+    box_units: Literal["pixels", "fractions"] = "pixels"
+
+
+class BandStretch(_Strict):
+    """How the bands of a scene become the 8-bit RGB that the model was trained on; `deploy.scenes.open_scene` obeys it.
+
+    indexes: three bands in the order red, green, blue, or one for grey, counted from 1; None: by their colours, else
+    the first three. percentiles: of each whole scene, to become 0 and 255. low_high: fixed limits in the sensor's units
+    instead, one pair for all bands or one for each. Neither: 8 bits as they are, more by `images.STRETCH_PERCENTILES`.
+    """
+
+    indexes: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    percentiles: tuple[float, float] | None = None
+    low_high: tuple[tuple[float, float], ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> BandStretch:
+        if self.indexes is not None and len(self.indexes) not in (1, 3):
+            raise ValueError(f"indexes must name three bands or one, got {_short(self.indexes)}")
+        if self.percentiles is not None and self.low_high is not None:
+            raise ValueError("percentiles and low_high exclude each other, both came")
+        if self.percentiles is not None and not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
+            raise ValueError(f"percentiles must be from 0 to 100, the lower first, got {_short(self.percentiles)}")
+        if self.low_high is not None:
+            wanted = len(self.indexes or (1, 2, 3))
+            if len(self.low_high) not in (1, wanted) or any(low >= high for low, high in self.low_high):
+                raise ValueError(
+                    f"low_high must be one pair (low, high) or {wanted}, the low one first, got {_short(self.low_high)}"
+                )
+        return self
+
+
 class Calibration(_Strict):
     """How the converter was calibrated: enough to draw the same images from the same train split again."""
 
@@ -76,9 +119,12 @@ class Manifest(_Strict):
     """Everything inference needs to know about a model. Raises ValueError (pydantic) with the field that is wrong.
 
     files: by role ("onnx", "rknn", "checkpoint", ...). input_hw: model input in pixels. channel_order, mean, std:
-    how a pixel 0..255 becomes the network's input, (pixel - mean) / std. heads: by ascending stride; each with both
-    scales where precision is "int8". accuracy: by backend ("torch", "onnx", "rknn_sim"), each with map50 and map50_95
-    in 0..1, measured at export on what `accuracy_data` says.
+    how a pixel 0..255 becomes the network's input, (pixel - mean) / std. heads: by ascending stride; where precision is
+    "int8" each with both scales, or none with any (a model of others, whose runtime has to hand out floats). decoded:
+    instead of heads. outputs: all outputs of the model file in its order, where those are more than the manifest reads
+    or come in another order; empty: box and class output of each head in turn. accuracy: by backend ("torch", "onnx",
+    "rknn_sim"), each with map50 and map50_95 in 0..1, measured at export on what `accuracy_data` says. bands: what
+    makes such pixels of a scene's bands.
     """
 
     format_version: int = FORMAT_VERSION
@@ -89,9 +135,12 @@ class Manifest(_Strict):
     pad_value: Annotated[int, Field(ge=0, le=255)] = 114
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[Positive, Positive, Positive] = (255.0, 255.0, 255.0)
-    heads: Annotated[list[Head], Field(min_length=1)]
+    heads: list[Head] = []
+    decoded: DecodedOutput | None = None
+    outputs: list[OutputName] = []
     reg_max: Annotated[int, Field(ge=2, le=64)] = 16
     activation_applied: bool = False
+    bands: BandStretch | None = None
     precision: Literal["int8", "fp16", "fp32"]
     files: Annotated[dict[str, ModelFile], Field(min_length=1)]
     target: str = "rk3588"
@@ -126,6 +175,8 @@ class Manifest(_Strict):
 
     @model_validator(mode="after")
     def _int8_has_scales(self) -> Manifest:
+        if not any(head.box_scale or head.class_scale for head in self.heads):
+            return self
         for head in self.heads:
             if self.precision == "int8" and (head.box_scale is None or head.class_scale is None):
                 raise ValueError(
@@ -133,6 +184,40 @@ class Manifest(_Strict):
                     "lacks one"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _one_layout(self) -> Manifest:
+        if bool(self.heads) == (self.decoded is not None):
+            raise ValueError(
+                f"one of heads and decoded must describe the outputs, got {len(self.heads)} heads and "
+                f"{'no decoded output' if self.decoded is None else 'a decoded output'}"
+            )
+        if self.decoded is not None and self.precision == "int8":
+            raise ValueError("a decoded output cannot be int8: boxes and scores share one scale, every score becomes 0")
+        missing = [name for name in self.output_names if self.outputs and name not in self.outputs]
+        if missing:
+            raise ValueError(f"outputs must hold every output that is read, {_short(missing[0])} is not among them")
+        return self
+
+    @property
+    def output_names(self) -> list[str]:
+        """The outputs that are read, in the order in which a backend gives them."""
+        if self.decoded is not None:
+            return [self.decoded.name]
+        return [name for head in self.heads for name in (head.box_output, head.class_output)]
+
+    @property
+    def output_shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of these outputs for one image."""
+        classes, (height, width) = len(self.class_names), self.input_hw
+        if self.decoded is not None:
+            sides = (4 + classes, self.decoded.boxes)
+            return [(1, *(sides[::-1] if self.decoded.transposed else sides))]
+        return [
+            (1, channels, height // head.stride, width // head.stride)
+            for head in self.heads
+            for channels in (4 * self.reg_max, classes)
+        ]
 
     @model_validator(mode="after")
     def _strides_fit_input(self) -> Manifest:
@@ -144,11 +229,16 @@ class Manifest(_Strict):
                 )
         return self
 
+    def _unused(self) -> set[str]:
+        # An rsedge that does not know these fields reads every bundle that does without them.
+        return {name for name in ("decoded", "outputs", "bands") if not getattr(self, name)}
+
     def save(self, bundle: Path) -> Path:
         """Write the manifest into the bundle's folder, whole or not at all."""
         path = bundle / MANIFEST_NAME
         scratch = path.with_suffix(".json.part")
-        scratch.write_text(json.dumps(self.model_dump(mode="json"), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        fields = self.model_dump(mode="json", exclude=self._unused())
+        scratch.write_text(json.dumps(fields, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         os.replace(scratch, path)
         return path
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,8 +27,8 @@ from .nms import nms
 _JOINT_LIMIT = 1024
 
 
-class PostProcessor:
-    """Turn raw heads into Detections. Holds constants only: one object may serve several threads.
+class Selection:
+    """Choose among candidates: the last steps of post-processing, whatever the model's outputs look like.
 
     score_threshold: keep scores of at least this, 0 to 1. iou_threshold, max_detections: see `nms`; the latter per
     image. max_candidates: the best so many per image enter suppression. multi_label: False keeps the best class of a
@@ -36,7 +37,7 @@ class PostProcessor:
 
     def __init__(
         self,
-        layout: HeadLayout,
+        class_count: int,
         *,
         score_threshold: float = 0.25,
         iou_threshold: float = 0.7,
@@ -50,10 +51,83 @@ class PostProcessor:
         for name, value in (("max_detections", max_detections), ("max_candidates", max_candidates)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        self.layout = layout
+        self.class_count = class_count
         self.score_threshold, self.iou_threshold = score_threshold, iou_threshold
         self.max_detections, self.max_candidates = max_detections, max_candidates
         self.multi_label = multi_label
+
+    def select(
+        self,
+        boxes: np.ndarray,
+        score: np.ndarray,
+        class_id: np.ndarray,
+        image: np.ndarray | None,
+        batch: int,
+        letterboxes: Sequence[Letterbox] | None,
+    ) -> list[Detections]:
+        """Suppress what overlaps and go back to image pixels; returns one Detections per image of the batch.
+
+        boxes: (4, n) float32, rows x1, y1, x2, y2 in model pixels. score, class_id: (n,). image: (n,) which image of
+        the batch, None for a batch of one. letterboxes: one per image; None leaves boxes in model pixels, not clipped.
+        """
+        if len(score) > self.max_candidates:
+            chosen = _best_per_image(score, image, batch, self.max_candidates)
+            boxes, class_id, score = boxes.take(chosen, axis=1), class_id.take(chosen), score.take(chosen)
+            image = image if image is None else image.take(chosen)
+        results = []
+        for i, rows in enumerate(self._suppress(boxes, score, class_id, image, batch)):
+            xyxy = boxes.take(rows, axis=1).T
+            if letterboxes is None:
+                xyxy = np.ascontiguousarray(xyxy)
+            else:
+                xyxy = letterboxes[i].to_image(xyxy)
+                seen = (xyxy[:, 2:] > xyxy[:, :2]).all(axis=1)
+                if not seen.all():  # a box in the padding alone shows nothing of the image
+                    xyxy, rows = xyxy[seen], rows[seen]
+            results.append(Detections(xyxy, score.take(rows), class_id.take(rows)))
+        return results
+
+    def _suppress(
+        self, boxes: np.ndarray, score: np.ndarray, class_id: np.ndarray, image: np.ndarray | None, batch: int
+    ) -> list[np.ndarray]:
+        """Return the kept rows of each image, best score first: boxes (4, n), score, class_id and image (n,)."""
+        if image is None:
+            return [nms(boxes.T, score, class_id, self.iou_threshold, self.max_detections)]
+        if len(score) <= _JOINT_LIMIT:
+            group = class_id + image * self.class_count
+            return self._split(nms(boxes.T, score, group, self.iou_threshold), image, batch)
+        # With many candidates the limit per image is what saves time, and one call over the batch could not use it.
+        kept = []
+        for i in range(batch):
+            rows = (image == i).nonzero()[0]
+            own = nms(
+                boxes.take(rows, axis=1).T,
+                score.take(rows),
+                class_id.take(rows),
+                self.iou_threshold,
+                self.max_detections,
+            )
+            kept.append(rows.take(own))
+        return kept
+
+    def _split(self, kept: np.ndarray, image: np.ndarray, batch: int) -> list[np.ndarray]:
+        """Deal the kept rows, best first, out to their images, at most `max_detections` each."""
+        owner = image.take(kept)
+        ends = np.bincount(owner, minlength=batch).cumsum()
+        rows = kept.take(owner.argsort(kind="stable"))
+        return [part[: self.max_detections] for part in np.split(rows, ends[:-1])]
+
+
+class PostProcessor(Selection):
+    """Turn raw heads into Detections. Holds constants only: one object may serve several threads.
+
+    options: as of `Selection`.
+    """
+
+    def __init__(self, layout: HeadLayout, **options: Any) -> None:
+        super().__init__(layout.class_count, **options)
+        self.layout = layout
+        score_threshold = self.score_threshold
         self._grids_hw = layout.grids_hw
         self._cells = [h * w for h, w in self._grids_hw]
         self._first_cell = [sum(self._cells[:i]) for i in range(len(self._cells))]
@@ -62,8 +136,8 @@ class PostProcessor:
         self._centres, self._steps = _anchors(layout)
         # One product gives, per distribution, the sum of its weights and the sum of weight times bin.
         self._bins = np.stack([np.ones(layout.reg_max), np.arange(layout.reg_max)]).astype(np.float32)
-        threshold = score_threshold if layout.activation_applied else _logit(score_threshold)
-        self._threshold = np.float32(threshold) if layout.activation_applied else _float32_from(threshold)
+        threshold = score_threshold if layout.activation_applied else logit(score_threshold)
+        self._threshold = np.float32(threshold) if layout.activation_applied else float32_from(threshold)
         self._lowest_score = np.float32(score_threshold)
         real = np.array([_dequantised(scale) for scale in layout.class_scales or ()]).reshape(-1, 256)
         # Lowest integer of each level that reaches the threshold; 128, which no int8 reaches, where none does.
@@ -91,45 +165,7 @@ class PostProcessor:
         boxes = self._decode(sides, anchor, counts, quantised)
         if row is not None:
             boxes, image = boxes.take(row, axis=1), image if image is None else image.take(row)
-        if len(score) > self.max_candidates:
-            chosen = _best_per_image(score, image, batch, self.max_candidates)
-            boxes, class_id, score = boxes.take(chosen, axis=1), class_id.take(chosen), score.take(chosen)
-            image = image if image is None else image.take(chosen)
-        results = []
-        for i, rows in enumerate(self._suppress(boxes, score, class_id, image, batch)):
-            xyxy = boxes.take(rows, axis=1).T
-            if letterboxes is None:
-                xyxy = np.ascontiguousarray(xyxy)
-            else:
-                xyxy = letterboxes[i].to_image(xyxy)
-                seen = (xyxy[:, 2:] > xyxy[:, :2]).all(axis=1)
-                if not seen.all():  # a box in the padding alone shows nothing of the image
-                    xyxy, rows = xyxy[seen], rows[seen]
-            results.append(Detections(xyxy, score.take(rows), class_id.take(rows)))
-        return results
-
-    def _suppress(
-        self, boxes: np.ndarray, score: np.ndarray, class_id: np.ndarray, image: np.ndarray | None, batch: int
-    ) -> list[np.ndarray]:
-        """Return the kept rows of each image, best score first: boxes (4, n), score, class_id and image (n,)."""
-        if image is None:
-            return [nms(boxes.T, score, class_id, self.iou_threshold, self.max_detections)]
-        if len(score) <= _JOINT_LIMIT:
-            group = class_id + image * self.layout.class_count
-            return self._split(nms(boxes.T, score, group, self.iou_threshold), image, batch)
-        # With many candidates the limit per image is what saves time, and one call over the batch could not use it.
-        kept = []
-        for i in range(batch):
-            rows = (image == i).nonzero()[0]
-            own = nms(
-                boxes.take(rows, axis=1).T,
-                score.take(rows),
-                class_id.take(rows),
-                self.iou_threshold,
-                self.max_detections,
-            )
-            kept.append(rows.take(own))
-        return kept
+        return self.select(boxes, score, class_id, image, batch, letterboxes)
 
     def _check(self, heads: Sequence[np.ndarray], letterboxes: Sequence[Letterbox] | None) -> tuple[int, bool]:
         """Validate the heads; return the batch size and whether they are int8."""
@@ -268,13 +304,6 @@ class PostProcessor:
         boxes += self._centres.take(anchor, axis=1)
         return boxes
 
-    def _split(self, kept: np.ndarray, image: np.ndarray, batch: int) -> list[np.ndarray]:
-        """Deal the kept rows, best first, out to their images, at most `max_detections` each."""
-        owner = image.take(kept)
-        ends = np.bincount(owner, minlength=batch).cumsum()
-        rows = kept.take(owner.argsort(kind="stable"))
-        return [part[: self.max_detections] for part in np.split(rows, ends[:-1])]
-
 
 def _anchors(layout: HeadLayout) -> tuple[np.ndarray, np.ndarray]:
     """Return cell centres (x, y, x, y) and steps (-s, -s, s, s) in model pixels, both (4, cells) float32."""
@@ -286,14 +315,14 @@ def _anchors(layout: HeadLayout) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(centres, axis=1).astype(np.float32), np.concatenate(steps, axis=1).astype(np.float32)
 
 
-def _logit(probability: float) -> float:
+def logit(probability: float) -> float:
     """Return the logit of a probability, infinite at 0 and 1."""
     if probability in (0, 1):
         return -math.inf if probability == 0 else math.inf
     return math.log(probability / (1 - probability))
 
 
-def _float32_from(value: float) -> np.float32:
+def float32_from(value: float) -> np.float32:
     """Return the lowest float32 that is not below `value`."""
     nearest = np.float32(value)
     return nearest if float(nearest) >= value else np.nextafter(nearest, np.float32(np.inf))

@@ -33,6 +33,8 @@ LIBRARIES = (
     HOST_ONLY | LAZY_ON_BOARD | AGPL | {"numpy", "cv2", "opencv", "pydantic", "typer", "rich", "pycocotools", "yolo"}
 )
 MAX_LINES = 400
+# The front door is one list of verbs and their options; in two files nobody would find half of them.
+MAX_LINES_FRONT_DOOR = 800
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,9 @@ def check_file(source: Source) -> Iterator[str]:
         if part.lower() in LIBRARIES or (part in sys.stdlib_module_names and not part.startswith("__")):
             yield f"{file}: {part!r} is the name of a library"
     lines = source.text.count("\n") + 1
-    if lines > MAX_LINES:
-        yield f"{file}: {lines} lines, at most {MAX_LINES}; split it by duty"
+    most = MAX_LINES_FRONT_DOOR if file == f"{FRONT_DOOR}.py" else MAX_LINES
+    if lines > most:
+        yield f"{file}: {lines} lines, at most {most}; split it by duty"
     if not ast.get_docstring(tree):
         yield f"{file}: no module docstring"
     if Path(file).name == "__init__.py" and len(tree.body) > 1:

@@ -16,7 +16,7 @@ import pytest
 import rsedge
 
 ROOT = Path(__file__).resolve().parent.parent
-VERBS = ["train", "compare", "data", "export", "verify", "evaluate", "detect", "demo"]
+VERBS = ["train", "compare", "data", "export", "verify", "evaluate", "bundle", "detect", "demo", "doctor"]
 Calls = list[tuple[Any, ...]]
 
 
@@ -47,7 +47,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, module: str, function: str, do: Ca
 
 
 def recorder(calls: Calls) -> Callable[..., None]:
-    return lambda *arguments: calls.append(arguments)
+    return lambda *arguments, **_: calls.append(arguments)
 
 
 def raiser(error: BaseException) -> Callable[..., None]:
@@ -93,7 +93,9 @@ def test_the_examples_parse(verb: str, monkeypatch: pytest.MonkeyPatch, capsys: 
         ("train.verify_command", "run"),
         ("train.evaluate_command", "run"),
         ("train.demo", "run"),
-        ("deploy.detect_command", "run"),
+        ("deploy.detect_command", "command"),
+        ("deploy.bundle_command", "run"),
+        ("deploy.doctor_command", "run"),
     ]:
         stand_in(monkeypatch, module, function, recorder(calls))
     monkeypatch.setenv("COLUMNS", "200")
@@ -123,17 +125,21 @@ def test_arguments_reach_the_verb(monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, "train.walk", "walk", recorder(calls))
     stand_in(monkeypatch, "train.evaluate_command", "run", recorder(calls))
     stand_in(monkeypatch, "train.export", "run", recorder(calls))
-    stand_in(monkeypatch, "deploy.detect_command", "run", recorder(calls))
+    stand_in(monkeypatch, "deploy.detect_command", "command", recorder(calls))
     assert run("train r --out d --set a=1 --set b.c=x=y --resume") == 0
     assert run("evaluate m --data r --split val --backend rknn-sim --json f --limit 3") == 0
     assert run("export c.pt --out b --precision fp16 --half-weights") == 0
-    assert run("detect b one.jpg two --out d --score 0.5") == 0
-    assert calls == [
+    assert run("detect b one.jpg rtsp://two --out d --score 0.5 --bands 4,3,2 --every-frame --no-scene --resume") == 0
+    assert calls[:-1] == [
         ("r", Path("d"), ["a=1", "b.c=x=y"], True),
         (Path("m"), "r", "val", "rknn-sim", Path("f"), 3, []),
         (Path("c.pt"), Path("b"), "fp16", None, [], True, None),
-        (Path("b"), [Path("one.jpg"), Path("two")], Path("d"), "auto", 0.5, 0.7),
     ]
+    *_, (bundle, sources, out, formats, backend, score, iou, typed, running) = calls
+    assert (bundle, sources, out) == (Path("b"), ["one.jpg", "rtsp://two"], Path("d")), "an address is no path"
+    assert (formats, backend, score, iou) == ("coco,overlay", "auto", 0.5, 0.7)
+    assert (typed["bands"], typed["policy"], typed["scene"]) == ("4,3,2", "block", False)
+    assert (running["resume"], running["workers"], running["engine"]) == (True, "threads", "local")
 
 
 @pytest.mark.parametrize(

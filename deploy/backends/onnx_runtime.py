@@ -46,7 +46,7 @@ class OnnxBackend:
             raise ValueError(f"std must be positive, got {manifest.std}; export the bundle again")
         # One table look-up per pixel value would save nothing: multiply-add on contiguous float32 is memory bound.
         self._gain, self._offset = (1 / std)[:, None, None], (-mean / std)[:, None, None]
-        self._outputs = [name for head in manifest.heads for name in (head.box_output, head.class_output)]
+        self._outputs = manifest.output_names
         self._input = self._check_signature(path, manifest)
 
     @property
@@ -63,19 +63,16 @@ class OnnxBackend:
                 f"got {[(entry.type, entry.shape) for entry in inputs]}; export the bundle again"
             )
         shapes = {entry.name: list(entry.shape) for entry in self._session.get_outputs()}
-        classes = len(manifest.class_names)
-        for head in manifest.heads:
-            grid = [size // head.stride for size in manifest.input_hw]
-            for name, channels in ((head.box_output, 4 * manifest.reg_max), (head.class_output, classes)):
-                if shapes.get(name) != [1, channels, *grid]:
-                    raise ValueError(
-                        f"{path}: output {name} must have shape {[1, channels, *grid]} by the manifest, "
-                        f"got {shapes.get(name, 'none of that name')}; export the bundle again"
-                    )
+        for name, shape in zip(manifest.output_names, manifest.output_shapes, strict=True):
+            if shapes.get(name) != list(shape):
+                raise ValueError(
+                    f"{path}: output {name} must have shape {list(shape)} by the manifest, "
+                    f"got {shapes.get(name, 'none of that name')}; export the bundle again"
+                )
         return str(inputs[0].name)
 
     def infer(self, batch: np.ndarray) -> list[np.ndarray]:
-        """Run the network on (b, h, w, 3) uint8 RGB; returns the raw heads as float32, see `Backend`."""
+        """Run the network on (b, h, w, 3) uint8 RGB; returns the raw outputs as float32, see `Backend`."""
         check_batch(batch, self._input_hw)
         if self._session is None:
             raise ValueError("the onnx backend was closed; open the bundle again")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from ..manifest import Manifest
-from .onnx_runtime import OnnxBackend
-from .protocol import Backend
-from .rknn_simulator import RknnSimulatorBackend, SimulatedHeads
+from .availability import AUTOMATIC, BackendReport, explain_backends, held_files, on_a_board
+from .protocol import Backend, core_mask
+from .rknn_simulator import SimulatedHeads
 
-KINDS = ("auto", "onnx", "rknn-sim")
+KINDS = ("auto", *AUTOMATIC, "emulated", "rknn-sim")
+
+_log = logging.getLogger("rsedge.backends")
 
 
 def open_backend(
@@ -18,29 +21,94 @@ def open_backend(
     kind: str = "auto",
     *,
     threads: int = 0,
+    core: int | None = None,
     simulated: SimulatedHeads | None = None,
 ) -> Backend:
     """Open a bundle's model.
 
-    kind: "auto" (the best that this machine can run), "onnx" (ONNX Runtime on the CPU) or "rknn-sim" (heads that the
-    vendor's simulator computed during a build, handed over as `simulated`). threads: for "onnx", 0 means every core.
+    kind: "auto" (the best that this machine can run: rknn-capi, rknn-lite, onnx), "rknn-capi" (the NPU through
+    `librknnrt.so`), "rknn-lite" (the NPU through the vendor's Python wrapper), "onnx" (ONNX Runtime on the CPU),
+    "emulated" (an NPU's latency on top of onnx, for load tests) or "rknn-sim" (heads that the vendor's simulator
+    computed during a build, handed over as `simulated`). threads: for "onnx", 0 means every core of the CPU. core: of
+    the NPU, 0 to 2, None for any; the CPU takes no notice of it.
 
-    Raises ValueError naming the kinds and why one does not work here, FileNotFoundError for a missing file.
+    "auto" goes on to the next where a runtime is not there or fails (OSError); a model that is not the manifest's
+    (ValueError) is told, since another runtime might not notice. On a board it logs a warning for each way to the
+    NPU that it passes over (logger "rsedge.backends"). `explain_backends` tells the reasons without opening anything.
+
+    Raises ValueError naming the kinds and why one does not work here, FileNotFoundError for a missing file, OSError for
+    what the vendor's runtime refuses.
     """
     if kind not in KINDS:
         raise ValueError(f"backend must be one of {', '.join(KINDS)}, got {kind!r}")
+    core_mask(core)
+    if kind == "auto":
+        return _open_best(bundle, manifest, threads, core)
+    return _open(bundle, manifest, kind, threads, core, simulated)
+
+
+def _open(
+    bundle: Path, manifest: Manifest, kind: str, threads: int, core: int | None, simulated: SimulatedHeads | None = None
+) -> Backend:
+    # Each runtime's module is imported when it is asked for: a board has no use for most of them.
     if kind == "rknn-sim":
+        from .rknn_simulator import RknnSimulatorBackend
+
         if simulated is None:
             raise ValueError(
                 "backend rknn-sim cannot open a finished .rknn: the simulator only runs while it builds; "
                 "use `rsedge evaluate BUNDLE --backend rknn-sim --data RECIPE`, which builds again"
             )
         return RknnSimulatorBackend(simulated, manifest)
-    file = manifest.files.get("onnx")
+    if kind == "emulated":
+        from .emulated_npu import emulate
+
+        return emulate(bundle, manifest).open(core or 0)
+    if kind == "rknn-capi":
+        from .rknn_capi import RknnCapiBackend
+
+        return RknnCapiBackend(_file_of(bundle, manifest, "rknn"), manifest, core)
+    if kind == "rknn-lite":
+        from .rknn_lite import RknnLiteBackend
+
+        return RknnLiteBackend(_file_of(bundle, manifest, "rknn"), manifest, core)
+    from .onnx_runtime import OnnxBackend
+
+    return OnnxBackend(_file_of(bundle, manifest, "onnx"), manifest, threads)
+
+
+def _file_of(bundle: Path, manifest: Manifest, role: str) -> Path:
+    file = manifest.files.get(role)
     if file is None:
-        held = ", ".join(sorted(manifest.files)) or "no files"
         raise ValueError(
-            f"{bundle} holds no onnx file (it has: {held}), and its .rknn needs the RK3588's own runtime; "
-            "export the bundle again with its ONNX file"
+            f"{bundle} holds no {role} file (it has: {held_files(manifest)}); export the bundle again with its {role} "
+            "file, or choose another backend"
         )
-    return OnnxBackend(bundle / file.name, manifest, threads)
+    return bundle / file.name
+
+
+def _open_best(bundle: Path, manifest: Manifest, threads: int, core: int | None) -> Backend:
+    level = logging.WARNING if on_a_board() else logging.DEBUG
+    reports = {report.kind: report for report in explain_backends(bundle, manifest)}
+    passed: list[BackendReport] = []
+    for kind in AUTOMATIC:
+        report = reports[kind]
+        if report.usable:
+            try:
+                return _open(bundle, manifest, kind, threads, core)
+            except OSError as error:
+                if kind == AUTOMATIC[-1]:
+                    raise
+                report = BackendReport(kind, False, str(error))
+        passed.append(report)
+        if kind != AUTOMATIC[-1]:
+            _log.log(level, "not on the NPU through %s: %s", kind, report.reason)
+    raise ValueError(f"no backend opens {bundle}: " + _joined(passed))
+
+
+def _joined(reports: list[BackendReport]) -> str:
+    """Return the reasons in one line, each once."""
+    kinds: dict[str, list[str]] = {}
+    for report in reports:
+        kinds.setdefault(report.reason, []).append(report.kind)
+    return "; ".join(f"{' and '.join(names)}: {reason}" for reason, names in kinds.items())

@@ -41,3 +41,12 @@ def check_batch(batch: np.ndarray, input_hw: tuple[int, int]) -> None:
             f"batch must be uint8 with shape (b, {input_hw[0]}, {input_hw[1]}, 3), got {batch.dtype} {batch.shape}; "
             "letterbox the images to the manifest's input_hw first"
         )
+
+
+def core_mask(core: int | None) -> int:
+    """Return the vendor's mask for an NPU core of the RK3588, 0 (any) for None. Raises ValueError for other cores."""
+    if core is None:
+        return 0
+    if core not in (0, 1, 2):
+        raise ValueError(f"core must be 0, 1 or 2, or None for any, got {core}")
+    return 1 << int(core)

@@ -138,7 +138,8 @@ def test_missing_runtime_is_told_with_its_cure(path: Path, monkeypatch: pytest.M
 
 
 def test_opening_says_what_works_and_why_not(path: Path) -> None:
-    with pytest.raises(ValueError, match="must be one of auto, onnx, rknn-sim, got 'tpu'"):
+    kinds = "must be one of auto, rknn-capi, rknn-lite, onnx, emulated, rknn-sim, got 'tpu'"
+    with pytest.raises(ValueError, match=kinds):
         open_backend(path.parent, manifest_of(path), "tpu")
     with pytest.raises(ValueError, match="only runs while it builds"):
         open_backend(path.parent, manifest_of(path), "rknn-sim")
