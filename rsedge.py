@@ -421,6 +421,47 @@ def detect(
 
 
 @app.command()
+def estimate(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE|CHECKPOINT|ONNX|BUNDLE|yolov8n", help="What to estimate; yolov8n, s, m, l, x need no file."
+        ),
+    ],
+    size: Annotated[
+        int | None, typer.Option(metavar="N", help="Model input in pixels; default: the subject's own, or 512.")
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(metavar="N", help="How many classes; default: the subject's own, or 10.")
+    ] = None,
+    precision: Annotated[
+        Literal["int8", "fp16"] | None, typer.Option(help="Of the .rknn; default: the bundle's, or int8.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the estimate to FILE as JSON.")
+    ] = None,
+) -> Job:
+    """Say what a network will cost on an RK3588's NPU before it is trained or a board is bought.
+
+    Cycles, milliseconds with an interval, traffic, energy, the dearest layers, and
+    which channel counts the NPU pays for without using them. Needs no toolkit.
+
+    Examples:
+
+    $ rsedge estimate yolov8n
+    $ rsedge estimate yolov8m --size 640 --classes 80 --precision fp16
+    $ rsedge estimate deploy/zoo/vhr10 --json estimate.json
+    """
+
+    def job() -> None:
+        from train.estimate_command import run
+
+        run(subject, size, classes, precision, json_file)
+
+    return job
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for bundle, report and pictures.")] = Path(
         "runs/demo"

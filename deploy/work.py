@@ -72,22 +72,28 @@ class Watch:
 
 
 def units_of(sources: Sequence[str | Path], settings: Settings, images_each: int | None = None) -> list[Unit]:
-    """Return the work that sources amount to, in their order; images of a folder before its scenes.
+    """Return the work that sources amount to, in their order; images of a folder before its scenes, each file once.
 
     images_each: cut lists of images into pieces of at most so many. Raises FileNotFoundError or ValueError for a source
     that is nothing known.
     """
     units: list[Unit] = []
+    seen: set[str] = set()
+
+    def is_new(what: str | Path) -> bool:
+        same = str(what) if "://" in str(what) else str(Path(what).resolve())
+        known = same in seen
+        seen.add(same)
+        return not known
+
     for what in sources:
         kind = classify(what, scene=settings.scene)
-        if kind in ("camera", "stream"):
-            units.append(Unit("live", (str(what),)))
-        elif kind == "video":
-            units.append(Unit("video", (str(what),)))
-        elif kind == "scene":
-            units.append(Unit("scene", (str(what),)))
+        if kind in ("camera", "stream", "video", "scene"):
+            if is_new(what):
+                named: dict[str, Literal["live", "video", "scene"]] = {"video": "video", "scene": "scene"}
+                units.append(Unit(named.get(kind, "live"), (str(what),)))
         else:
-            paths = list_images(what, recursive=settings.recursive)
+            paths = [path for path in list_images(what, recursive=settings.recursive) if is_new(path)]
             scenes = [p for p in paths if classify(p, scene=settings.scene) == "scene"]
             images = [str(p) for p in paths if p not in set(scenes)]
             size = images_each or max(1, len(images))

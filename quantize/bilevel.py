@@ -12,6 +12,9 @@ the same x on both sides of that difference, and its gradient is linear in the l
 inner step, both sides and the anchor, the two moved students run without a graph, and one backward pass through the
 teacher returns everything. The networks and losses are callables, so nothing here knows what a detector is; with
 fake-quantisers in the student the derivatives are those of `fake_quant`, which exist twice.
+
+Several processes that each see a share of x and q tune one teacher: `Problem.average` makes the inner step, v and the
+outer gradient those of the whole batches.
 """
 
 from __future__ import annotations
@@ -38,7 +41,8 @@ class Problem:
     student, teacher: (parameters, batch) -> outputs. task: (outputs, batch) -> scalar, for either network. compare:
     (student's outputs, teacher's outputs, batch) -> scalar, what the teacher teaches; L_kd is `task` of the student
     plus it. roughly: a context for the passes whose own rounding does not matter (the inner step and the direction),
-    such as bfloat16; the two sides of a difference never run in it, they would drown.
+    such as bfloat16; the two sides of a difference never run in it, they would drown. average: gradients of this
+    process's share -> those of all processes, where there are several whose losses add up to a mean.
     """
 
     student: Callable[[Parameters, Any], Any]
@@ -46,6 +50,7 @@ class Problem:
     task: Callable[[Any, Any], Tensor]
     compare: Callable[[Any, Any, Any], Tensor]
     roughly: Callable[[], AbstractContextManager[Any]] = nullcontext
+    average: Callable[[Parameters], Parameters] = lambda gradients: gradients
 
     def inner(self, student: Parameters, taught: Any, batch: Any) -> Tensor:
         """Return L_kd of the student, scalar; taught: the teacher's outputs on the batch."""
@@ -102,14 +107,16 @@ def exact(
     student = {n: p.detach().requires_grad_() for n, p in student.items()}
     taught = problem.teacher(teacher, batch)
     inner = problem.inner(student, taught, batch)
-    steps = torch.autograd.grad(inner, list(student.values()), create_graph=True, allow_unused=True)
-    ahead = {
-        name: p if step is None else p - inner_rate * step
-        for (name, p), step in zip(student.items(), steps, strict=True)
-    }
+    found = torch.autograd.grad(inner, list(student.values()), create_graph=True, allow_unused=True)
+    steps = {n: g for n, g in zip(student, found, strict=True) if g is not None}
+    step = problem.average({n: g.detach() for n, g in steps.items()})
+    ahead = {n: (p - inner_rate * step[n] if n in step else p).detach().requires_grad_() for n, p in student.items()}
     loss = problem.task(problem.student(ahead, query), query)
+    direction = problem.average(_gradients(loss, ahead))
     own = problem.task(taught, batch)
-    gradients = _gradients(loss + anchor * own, teacher)
+    # The chain rule by hand, so that v may come from several processes: d theta_S' / d theta_T = -lr_in d step.
+    through = torch.stack([(g * direction[n]).sum() for n, g in steps.items()]).sum()
+    gradients = problem.average(_gradients(anchor * own - inner_rate * through, teacher))
     return gradients, {"query": float(loss.detach()), "teacher_task": float(own.detach())}
 
 
@@ -131,10 +138,11 @@ def finite_difference(
     student = {n: p.detach().requires_grad_() for n, p in student.items()}
     taught = problem.teacher(teacher, batch)
     with problem.roughly():
-        steps = _gradients(problem.inner(student, taught, batch), student)  # the teacher's graph stays whole
+        # The teacher's graph stays whole.
+        steps = problem.average(_gradients(problem.inner(student, taught, batch), student))
         ahead = {n: (p - inner_rate * steps[n]).detach().requires_grad_() for n, p in student.items()}
         loss = problem.task(problem.student(ahead, query), query)
-        direction = _gradients(loss, ahead)
+        direction = problem.average(_gradients(loss, ahead))
     own = problem.task(taught, batch)
     seen = {"query": float(loss.detach()), "teacher_task": float(own.detach())}
     norm = torch.sqrt(sum((v.square().sum() for v in direction.values()), torch.zeros((), device=loss.device)))
@@ -148,7 +156,7 @@ def finite_difference(
             )
         sides = problem.compare(ahead, taught, batch) - problem.compare(behind, taught, batch)
         outer = outer - inner_rate / (2 * step) * sides
-    return _gradients(outer, teacher), seen
+    return problem.average(_gradients(outer, teacher)), seen
 
 
 def _gradients(loss: Tensor, parameters: Parameters) -> Parameters:

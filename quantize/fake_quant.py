@@ -203,6 +203,14 @@ class FakeQuantizer(nn.Module):
         known = self.seen
         self._set(self.low[known].amin(0), self.high[known].amax(0))
 
+    @torch.no_grad()
+    def take_ends(self, low: Tensor, high: Tensor) -> None:
+        """Replace the ends that were seen, (slots, ...) each, by those that several processes agreed on."""
+        self.low.copy_(low)
+        self.high.copy_(high)
+        if bool(self.seen.any()):
+            self._set(self.low[self.seen].amin(0), self.high[self.seen].amax(0))
+
     def _range_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = x.float()
         flat = x.reshape(1, -1) if self.axis is None else x.movedim(self.axis, 0).flatten(1)

@@ -16,7 +16,7 @@ import pytest
 import rsedge
 
 ROOT = Path(__file__).resolve().parent.parent
-VERBS = ["train", "compare", "data", "export", "verify", "evaluate", "bundle", "detect", "demo", "doctor"]
+VERBS = ["train", "compare", "data", "export", "verify", "evaluate", "bundle", "detect", "estimate", "demo", "doctor"]
 Calls = list[tuple[Any, ...]]
 
 
@@ -96,6 +96,7 @@ def test_the_examples_parse(verb: str, monkeypatch: pytest.MonkeyPatch, capsys: 
         ("deploy.detect_command", "command"),
         ("deploy.bundle_command", "run"),
         ("deploy.doctor_command", "run"),
+        ("train.estimate_command", "run"),
     ]:
         stand_in(monkeypatch, module, function, recorder(calls))
     monkeypatch.setenv("COLUMNS", "200")

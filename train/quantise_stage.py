@@ -6,12 +6,17 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from deploy.annotations import AnnotationSet
+from deploy.convert.pooling import survives
 from quantize.bilevel import trainable
 
 from .checkpoint import load_checkpoint, model_from, save_checkpoint
 from .model import Yolov8
 from .provenance import describe_run
+from .quantise_processes import is_first, wait_for_all
 from .quantised_model import QuantisedYolov8
 from .quantising import NECK_AND_HEAD, quantised, quantising_job, settings_of, split_query, stage_recipe
 from .recipe import Recipe
@@ -21,7 +26,7 @@ from .stage import begun
 from .supervised import batches_of, validator
 from .teacher_cache import weights_digest
 from .teacher_student import Teacher, check_pair
-from .trainer import Trainer, choose_device, seed_everything
+from .trainer import NonFiniteLoss, Trainer, choose_device, seed_everything
 
 FOLDER = "float"
 
@@ -42,8 +47,12 @@ def check_float_file(recipe: Recipe) -> None:
 
 
 def check_before_training(recipe: Recipe, train: AnnotationSet) -> None:
-    """Raise ValueError for what `[quantize]` gets wrong about network and data, before any training."""
+    """Raise ValueError for what a bundle would fail at in the end, and for what `[quantize]` gets wrong about network
+    and data, before any training.
+    """
     q = recipe.quantize
+    if recipe.export.enabled:
+        check_pooling(recipe)
     if q.method == "toolkit":
         return
     if q.checkpoint:
@@ -53,6 +62,28 @@ def check_before_training(recipe: Recipe, train: AnnotationSet) -> None:
     if q.method == "train" and q.tuning.every:
         split_query(train, q.tuning.query_share, recipe.train.seed)
         trainable(plain, tuple(q.tuning.parts) or NECK_AND_HEAD)
+
+
+def check_pooling(recipe: Recipe) -> None:
+    """Raise ValueError where the network pools maps that are too small for the NPU's compiler; see `pooling`."""
+    size = recipe.train.image_size
+    with torch.device("meta"):  # shapes alone, nothing is computed
+        model = Yolov8(recipe.model.size, 1).eval()
+        for name, layer in model.named_modules():
+            if isinstance(layer, nn.MaxPool2d):
+                layer.register_forward_pre_hook(lambda pool, given, name=name: _refuse_pool(name, pool, given[0], size))
+        model(torch.zeros(1, 3, size, size))
+
+
+def _refuse_pool(name: str, pool: nn.MaxPool2d, given: Tensor, size: int) -> None:
+    kernel, stride, padding = (v if isinstance(v, int) else v[0] for v in (pool.kernel_size, pool.stride, pool.padding))
+    cells = int(given.shape[2])
+    if not survives(cells, kernel, stride, (padding, padding), ceil_mode=pool.ceil_mode):
+        raise ValueError(
+            f"train.image_size is {size}: layer {name} then pools a map of {cells} x {cells} cells with a window of "
+            f"{kernel} x {kernel}, which the NPU's compiler turns into another pooling; set train.image_size to at "
+            f"least {kernel * size // cells}, or export.enabled to false"
+        )
 
 
 def float_network(content: dict[str, Any], origin: str) -> Any:
@@ -77,7 +108,8 @@ def quantise_stage(
     """Quantise the network of a float checkpoint in `out` and return the finished checkpoint.
 
     start: content of the float checkpoint. teacher: for `quantize.teacher = "teacher"`. A run that is already there is
-    continued; a finished one is read. Raises ValueError where it is another recipe's, and what training raises.
+    continued; a finished one is read. Of several processes, which must all call it, the first one writes. Raises
+    ValueError where it is another recipe's, and what training raises.
     """
     recipe = stage_recipe(recipe)
     q = recipe.quantize
@@ -115,31 +147,38 @@ def quantise_stage(
         batches, _ = batches_of(recipe, train)
         student = quantised(recipe, model, batches(0))
         log.say(f"calibrated on {q.observe_batches} batches: {_bits(recipe)}")
-        content = {
-            **describe,
-            **kept,
-            "model": student.state_dict(),
-            "quantised": student.describe(),
-            "epoch": 0,
-            "scores": validator(recipe, val)(student),
-            "training": {"epochs": 0, "planned_epochs": 0, "minutes": 0.0},
-        }
-        save_checkpoint(finished, content)
-        return content
+        if is_first():
+            content = {
+                **describe,
+                **kept,
+                "model": student.state_dict(),
+                "quantised": student.describe(),
+                "epoch": 0,
+                "scores": validator(recipe, val)(student),
+                "training": {"epochs": 0, "planned_epochs": 0, "minutes": 0.0},
+            }
+            save_checkpoint(finished, content)
+        wait_for_all()
+        return load_checkpoint(finished)
     student, own = _student(recipe, model, out, train, digest)
     source = _teacher(recipe, model, student, teacher, list(train.class_names))
-    job = quantising_job(recipe, train, val, describe, student, source)
+    job = quantising_job(recipe, train, val, describe, student, source, fresh=not own)
     trainer = Trainer(student, recipe.train, job, out, log=log)
     log.say(f"quantisation-aware training, {_bits(recipe)}, from {describe['start']}")
     if own:
         trainer.resume()
         log.say(f"continuing after epoch {trainer.epoch} of {recipe.train.epochs}")
-    trainer.fit()
-    if trainer.rank == 0:
+    try:
+        trainer.fit()
+    except NonFiniteLoss as error:
+        # The loop knows one learning rate; that of this stage is another key.
+        raise NonFiniteLoss(str(error).replace("train.learning_rate", "quantize.learning_rate")) from error
+    if is_first():
         content = load_checkpoint(out / "best.pt")
         content.pop("companion", None)
         done = {"epochs": trainer.epoch, "planned_epochs": recipe.train.epochs, "minutes": trainer.seconds / 60}
         save_checkpoint(finished, {**content, **kept, "training": done})
+    wait_for_all()
     return load_checkpoint(finished)
 
 

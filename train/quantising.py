@@ -17,9 +17,11 @@ from quantize.bilevel import Parameters, Problem, TeacherTuner, call
 from quantize.insert import Settings
 from quantize.schedule import Walk
 
+from .adapter_fit import fit_adapters
 from .dataset import Batch
-from .distilling import DistillingNetwork, build_losses
+from .distilling import DistillingNetwork, ask_directly, build_losses
 from .model import Yolov8
+from .quantise_processes import average, share_ranges
 from .quantised_model import QuantisedYolov8
 from .recipe import Recipe
 from .supervised import batches_of, detection_loss, images_to_float, validator
@@ -75,9 +77,11 @@ class Ladder:
         return self.walk.rate(step, self.per_epoch, peak=q.learning_rate, low=low, warmup_epochs=q.warmup_epochs)
 
     def after_step(self, model: Any) -> None:
-        """Keep learnt zero points on their grids."""
+        """Keep learnt zero points on their grids, and observed ranges equal in all processes."""
         for quantiser in model.network.quantisers().values():
             quantiser.keep_on_grid()
+        if not self.recipe.quantize.learn:
+            share_ranges(model.network.activation_quantisers().values())
 
     def describe(self) -> dict[str, Any]:
         """Return how the network is built now."""
@@ -106,8 +110,9 @@ def settings_of(recipe: Recipe, rung: int = 0) -> Settings:
 def quantised(recipe: Recipe, model: Yolov8, batches: Iterable[Batch]) -> QuantisedYolov8:
     """Return a copy of a float network with fake-quantisers whose ranges come from batches.
 
-    It stands on the ladder's first rung, or on its last one where nothing is trained. Raises ValueError for a layer
-    that cannot be quantised, or that never saw data.
+    It stands on the ladder's first rung, or on its last one where nothing is trained. Several processes that give it
+    their shares of the same batches all get the ranges of the whole ones. Raises ValueError for a layer that cannot be
+    quantised, or that never saw data.
     """
     q = recipe.quantize
     training = q.method == "train"
@@ -116,7 +121,7 @@ def quantised(recipe: Recipe, model: Yolov8, batches: Iterable[Batch]) -> Quanti
         found.fold()
     device = choose_device(recipe.train.device)
     found.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    observe(found, itertools.islice(batches, q.observe_batches), device)
+    observe(found, itertools.islice(batches, q.observe_batches), device, share=True)
     if training and q.learn:
         found.network.learn()
     if not training:
@@ -125,8 +130,11 @@ def quantised(recipe: Recipe, model: Yolov8, batches: Iterable[Batch]) -> Quanti
 
 
 @torch.no_grad()
-def observe(model: QuantisedYolov8, batches: Iterable[Batch], device: torch.device) -> None:
-    """Let the observers see batches, in float32 and with the BatchNorm statistics that training left."""
+def observe(model: QuantisedYolov8, batches: Iterable[Batch], device: torch.device, *, share: bool = False) -> None:
+    """Let the observers see batches, in float32 and with the BatchNorm statistics that training left.
+
+    share: every process does so with its share of the same batches, and all shall know the whole.
+    """
     model.train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -136,6 +144,8 @@ def observe(model: QuantisedYolov8, batches: Iterable[Batch], device: torch.devi
         quantiser.rounding = False
     for batch in batches:
         model(images_to_float(batch.to(device).images))
+        if share:
+            share_ranges(model.network.activation_quantisers().values())
     for quantiser in model.network.quantisers().values():
         quantiser.rounding = True
 
@@ -174,11 +184,14 @@ def quantising_job(
     describe: dict[str, Any],
     student: QuantisedYolov8,
     teacher: Yolov8 | None,
+    *,
+    fresh: bool = True,
 ) -> Job:
     """Put data, ladder, teacher and scoring together for the loop.
 
     recipe: of the stage (`stage_recipe`). teacher: what `recipe.distill.losses` compare with, None without losses; it
-    is moved, where the recipe tunes it.
+    is moved, where the recipe tunes it. fresh: the run begins now; its adapters then start from a fit (`adapter_fit`),
+    a continued run brings its own.
     """
     q = recipe.quantize
     query: AnnotationSet | None = None
@@ -192,6 +205,11 @@ def quantising_job(
     if teacher is not None:
         teacher.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
         losses = build_losses(recipe.distill, channels_of(student), channels_of(teacher)).to(device)
+        if fresh and recipe.distill.fit_adapters:
+            # Of several processes the first one's fit counts: the loop hands it to the others.
+            first = itertools.islice(batches(0), recipe.distill.fit_adapters)
+            precision = choose_precision(recipe.train.precision, device)
+            fit_adapters(losses, student, ask_directly(teacher), first, precision, frozen=True)  # type: ignore[arg-type]
         if query is not None:
             tuner = make_tuner(recipe, student, teacher, criterion, losses)
     ladder = Ladder(recipe, count, student, tuner)
@@ -283,6 +301,7 @@ def make_tuner(
         teacher=runs(theirs),
         task=task,
         compare=compare,
+        average=average,
         roughly=lambda: torch.autocast(device.type, precision or torch.bfloat16, enabled=precision is not None),
     )
     parts = tuple(f"model.{name}" for name in (t.parts or NECK_AND_HEAD))

@@ -22,6 +22,8 @@ FREE = {
     "train.validate_every",
     "train.patience",
     "model.weights",
+    "quantize.checkpoint",
+    "quantize.learning_rate",
     "teacher.checkpoint",
     "teacher.weights",
     "distill.cache",

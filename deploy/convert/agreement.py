@@ -8,7 +8,7 @@ other, and layer by layer, where each layer gets the other implementation's inte
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ import numpy as np
 import onnx
 import torch
 from onnx import helper
-from torch import fx
+from torch import fx, nn
 
 from ..backends.onnx_session import session_options
 from .quantised_onnx import DQ, output_grids, quantiser_name
+from .scopes import scope_of
 
 Heads = list[np.ndarray]
 
@@ -134,7 +135,7 @@ def compare_layers(
     """Compare every layer of a torch network with the ONNX file, each fed with the file's integers.
 
     module: the deployed form; its roundings are the submodules named in `grids` ((scale, zero point) by quantiser).
-    Returns one entry per rounding, named after the operation in front of it, in the network's order. Raises ValueError
+    Returns one entry per rounding, named after the layer that it began at, in the network's order. Raises ValueError
     where the file rounds another number of tensors.
     """
     run = OnnxRun(path, inside=True)
@@ -167,7 +168,7 @@ class _Walker(fx.Interpreter):
                 self.places[node] = tensor
         for node in module.graph.nodes:
             if node in self.places:
-                self.tallies[node] = Tally(_layer_of(node), grids[str(node.target)][0])
+                self.tallies[node] = Tally(_layer_of(node, grids, module), grids[str(node.target)][0])
 
     def start(self, tensors: dict[str, np.ndarray]) -> None:
         self.tensors = tensors
@@ -181,8 +182,18 @@ class _Walker(fx.Interpreter):
         return torch.from_numpy(np.ascontiguousarray(theirs))
 
 
-def _layer_of(node: fx.Node) -> str:
-    """Return a readable name of the operation whose result is rounded."""
-    before = node.args[0]
-    assert isinstance(before, fx.Node)
-    return str(before.target) if before.op == "call_module" else before.name
+def _layer_of(rounding: fx.Node, roundings: Collection[str], module: fx.GraphModule) -> str:
+    """Name a rounded value after the convolution or linear layer that it began at, else after where it is computed.
+
+    As the learnt file and the diagnosis of rounding noise do. roundings: names of the network's roundings.
+    """
+    source = at = rounding.all_input_nodes[0]
+    while at.op != "placeholder" and str(at.target) not in roundings:
+        if at.op == "call_module" and isinstance(module.get_submodule(str(at.target)), (nn.Conv2d, nn.Linear)):
+            return str(at.target)
+        if len(at.all_input_nodes) != 1:  # behind a layer stands at most its activation
+            break
+        at = at.all_input_nodes[0]
+    if source.op == "call_module":
+        return str(source.target)
+    return f"{scope_of(source)} {source.name.rstrip('0123456789').rstrip('_')}".strip()

@@ -1,8 +1,9 @@
 """torch to ONNX: six raw heads, static batch 1, opset 19, one weight precision or half of it, checked against torch.
 
 Opset 19 is the newest that the NPU's converter reads. The classic exporter keeps readable node names, which the
-converter's layer table then shows. Heads stay raw and apart: joined or decoded in the graph, boxes (0..512) and
-scores (0..1) would share one INT8 scale, and every score would become 0.
+converter's layer table then shows; a traced network is written under the names of the network that was traced
+(`scopes`). Heads stay raw and apart: joined or decoded in the graph, boxes (0..512) and scores (0..1) would share one
+INT8 scale, and every score would become 0.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ..backends.onnx_session import session_options
 from .calibration import check_model_image
 from .quantised_onnx import IntegerWeights, store_integers
+from .scopes import NamedNetwork
 
 OPSET = 19
 INPUT_NAME = "images"
@@ -67,7 +69,7 @@ def export_onnx(
             # The exporter announces its own retirement, and the tracer remarks on each size that it makes static.
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                _Flat(model),
+                NamedNetwork(model) if isinstance(model, fx.GraphModule) else _Flat(model),
                 (sample,),
                 str(part),
                 opset_version=OPSET,

@@ -49,6 +49,7 @@ def store_integers(model: onnx.ModelProto, weights: Mapping[str, IntegerWeights]
     or another shape.
     """
     graph = model.graph
+    _separate(graph)
     found = {tensor.name: tensor for tensor in graph.initializer}
     nodes = []
     for layer, w in weights.items():
@@ -65,6 +66,21 @@ def store_integers(model: onnx.ModelProto, weights: Mapping[str, IntegerWeights]
         nodes.append(helper.make_node(DQ, list(parts), [name], name=f"{name}_dequantise", axis=0))
     for place, node in enumerate(nodes):
         graph.node.insert(place, node)
+
+
+def _separate(graph: onnx.GraphProto) -> None:
+    """Give each name its own initialiser: where values are equal the exporter keeps one, and Identities of it.
+
+    Layers with equal weights need not have equal integers.
+    """
+    found = {tensor.name: tensor for tensor in graph.initializer}
+    for node in [n for n in graph.node if n.op_type == "Identity" and n.input[0] in found]:
+        own = onnx.TensorProto()
+        own.CopyFrom(found[node.input[0]])
+        own.name = node.output[0]
+        graph.initializer.append(own)
+        found[own.name] = own
+        graph.node.remove(node)
 
 
 def integers_of(model: onnx.ModelProto) -> dict[str, IntegerWeights]:
@@ -95,8 +111,8 @@ def activations_of(model: onnx.ModelProto) -> dict[str, tuple[float, int]]:
 
 
 def quantiser_name(node: str) -> str:
-    """Return the quantiser that a node of the graph belongs to: "/act_quantiser_1/QuantizeLinear" -> its module."""
-    inside = node.strip("/").split("/")[0]
+    """Return the quantiser that a node belongs to: "/model.2/act_quantiser_1/QuantizeLinear" -> "act_quantiser"."""
+    inside = node.strip("/").split("/")[-2:][0]
     head, _, number = inside.rpartition("_quantiser_")
     return f"{head}_quantiser" if number.isdigit() else inside
 

@@ -30,6 +30,7 @@ from ..manifest import TensorScale
 from .calibration import check_model_image, write_dataset
 from .layer_table import LayerTable, layer_faults, log_faults, parse_layer_table, plain_log
 from .onnx_file import output_shapes
+from .pooling import wide_pools
 from .quantised_onnx import compile_form, has_islands, is_quantised, output_grids
 from .rknn_process import ChildFailed, Progress, run_children
 
@@ -93,13 +94,16 @@ def build_rknn(
     progress: called with (phase, done, total), phases "calibrate", "compile", "score". timeout_s: for each child.
     log_path: another place for convert.log.
 
-    Raises ConversionError with the cause and the log's path, ValueError for wrong arguments, OSError for a full disk.
+    Raises ConversionError with the cause and the log's path, ValueError for wrong arguments and for a graph that the
+    compiler is known to change (`pooling`), OSError for a full disk.
     """
     outputs = output_shapes(onnx_path)
     graph = onnx.load(str(onnx_path))
     learnt = is_quantised(graph)
     _check_arguments(precision, algorithm, limit, processes, calibration, learnt)
     input_hw = _input_hw(onnx_path, mean, std)
+    if wide := wide_pools(graph):
+        raise ValueError(f"{onnx_path.name} to {precision} {target}: {wide[0].told()}")
     out_dir.mkdir(parents=True, exist_ok=True)
     log_path = log_path or out_dir / LOG_NAME
     logs: list[str] = []

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from deploy.convert.cycles import Convolution, arithmetic_cycles, convolution_of, memory_cycles, total_cycles
+from deploy.convert.cycles import (
+    Convolution,
+    arithmetic_cycles,
+    convolution_of,
+    convolutions_of,
+    memory_cycles,
+    total_cycles,
+)
 from deploy.convert.layer_table import Layer, LayerTable
 
 ZOO = Path(__file__).resolve().parents[2] / "deploy" / "zoo"
@@ -56,25 +63,25 @@ FLOAT16 = [
 
 def convolution(cin, cout, kernel, size, out) -> Convolution:
     k = abs(kernel)
-    return Convolution(cin, cout, (k, k), (size, size), (out, out), cin if kernel < 0 else 1)
+    # So few channels only leave the network: they are class logits.
+    return Convolution(cin, cout, (k, k), (size, size), (out, out), cin if kernel < 0 else 1, leaves=cout <= 10)
 
 
-def close(estimate: int, told: int) -> bool:
-    return abs(estimate - told) <= max(60, 0.01 * told)
-
-
-@pytest.mark.parametrize("name", ["procedural", "vhr10"])
-def test_every_convolution_of_the_shipped_tables(name):
+@pytest.mark.parametrize(("name", "off"), [("vhr10", 0), ("procedural", 3)])
+def test_every_convolution_of_the_shipped_tables(name, off):
     table = LayerTable.from_json(json.loads((ZOO / name / "layers.json").read_text()))
-    rows = [(layer, conv) for layer in table.layers if (conv := convolution_of(layer)) is not None]
+    rows = convolutions_of(table)
     assert len(rows) >= 60
     assert [arithmetic_cycles(conv, "int8") for _, conv in rows] == [layer.cycles_npu for layer, _ in rows]
-    # A sum in the same row reads a third tensor, which the shape of the convolution does not tell.
-    plain = [(layer, conv) for layer, conv in rows if layer.type != "ConvAdd"]
-    wrong = [layer.name for layer, conv in plain if not close(memory_cycles(conv, "int8"), layer.cycles_ddr)]
-    assert wrong == []
-    total = sum(total_cycles(conv, "int8") for _, conv in rows)
-    assert abs(total - table.cycles) < 0.002 * table.cycles
+    # An odd number of classes is padded by a few bytes more.
+    wrong = [layer for layer, conv in rows if memory_cycles(conv, "int8") != layer.cycles_ddr]
+    assert len(wrong) == off
+    assert all(
+        layer.name.endswith(".2/Conv") and abs(memory_cycles(conv, "int8") - layer.cycles_ddr) <= 3
+        for layer, conv in rows
+        if layer in wrong
+    )
+    assert abs(sum(total_cycles(conv, "int8") for _, conv in rows) - table.cycles) <= 3 * off
 
 
 @pytest.mark.parametrize("row", FLOAT16)
@@ -82,8 +89,9 @@ def test_float16(row):
     *shape, memory, arithmetic = row
     conv = convolution(*shape)
     assert arithmetic_cycles(conv, "fp16") == arithmetic
-    assert close(memory_cycles(conv, "fp16"), memory)
-    assert close(total_cycles(conv, "fp16"), max(arithmetic, memory))
+    # An odd number of classes is padded by a few bytes more.
+    assert abs(memory_cycles(conv, "fp16") - memory) <= (3 if conv.out_channels == 7 else 0)
+    assert abs(total_cycles(conv, "fp16") - max(arithmetic, memory)) <= 3
 
 
 def test_depthwise_costs_the_same_in_both():

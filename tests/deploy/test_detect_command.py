@@ -64,9 +64,11 @@ def pictures(tmp_path_factory):
 
 def test_sources_become_units(pictures, tmp_path):
     video = write_video(tmp_path / "v.avi", 2)
-    units = units_of([str(pictures), str(video), str(pictures / "0.png"), "rtsp://camera/1", "0"], Settings())
+    units = units_of(
+        [str(pictures), str(video), str(pictures / "0.png"), "rtsp://camera/1", "0"], Settings()
+    )  # one image twice
     assert [(u.kind, len(u.what)) for u in units] == [
-        ("images", 5), ("scene", 1), ("video", 1), ("images", 1), ("live", 1), ("live", 1)
+        ("images", 5), ("scene", 1), ("video", 1), ("live", 1), ("live", 1)
     ]  # fmt: skip
     assert len(units_of([str(pictures)], Settings(), images_each=2)) == 4
 
@@ -116,7 +118,8 @@ def test_video_frames_have_numbers_and_times(tmp_path):
     assert len(list((tmp_path / "out/videos").iterdir())) == 1
 
 
-def test_a_killed_run_goes_on_and_ends_like_an_undisturbed_one(tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stopped_run_goes_on_and_ends_like_an_undisturbed_one(how, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     for seed in range(60):
@@ -130,8 +133,8 @@ def test_a_killed_run_goes_on_and_ends_like_an_undisturbed_one(tmp_path):
     while time.monotonic() < deadline and (not journal.exists() or journal.read_bytes().count(b"\n") < 6):
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    os.kill(process.pid, how)
+    process.wait(20)
     process.stdout.close()
     before = journal.read_bytes().count(b"\n") - 1
     assert 5 <= before < 60

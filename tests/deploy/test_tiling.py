@@ -316,21 +316,46 @@ def test_frames_are_the_tiles_that_show_something(tmp_path):
 
 def test_a_source_reads_on_demand_goes_on_and_passes_over_what_is_done(tmp_path, monkeypatch):
     image = drawn_scene(tmp_path / "scene.tif", empty=False)
-    tiles = plan_tiles(image.shape[:2], (128, 128), 0.25)
+    tiles = plan_tiles(image.shape[:2], (128, 128), 0.25)  # four in a row
     with open_scene(tmp_path / "scene.tif") as scene:
         read, original = [], scene.read_valid
         monkeypatch.setattr(scene, "read_valid", lambda *window: read.append(window) or original(*window))
         source = TileSource(scene, tiles)
-        source.skip(numbers={1, 4}, names={scene.name})
+        source.skip(numbers={2, 5, 6}, names={scene.name})
         first = iter(source)
-        assert [next(first).number, next(first).number] == [0, 2]
-        assert len(read) == 2
+        assert next(first).number == 0
+        assert read == [(0, 0, 96 + 128, 128)]  # tiles 0 and 1; what is done is not read
         rest = iter(source)
-        assert next(rest).number == 3
-        assert next(rest).number == 5
+        assert [next(rest).number, next(rest).number, next(rest).number] == [1, 3, 4]
+        assert read[2:] == [(292, 0, 128, 128), (0, 96, 128, 128)]
+        np.testing.assert_array_equal(next(rest).image, image[96:224, 292:420])
         source.close()
         assert list(rest) == []
-        assert len(read) == 4
+        assert list(source) == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    tile=st.tuples(st.integers(20, 330), st.integers(20, 450)),
+    share=st.floats(0, 0.8),
+    done=st.sets(st.integers(0, 30)),
+)
+def test_neighbours_read_together_are_the_tiles_read_alone(tmp_path_factory, tile, share, done):
+    path = tmp_path_factory.getbasetemp() / "scene.tif"
+    if not path.exists():
+        drawn_scene(path)
+    with open_scene(path) as scene:
+        tiles = plan_tiles(scene.size_hw, tile, share)
+        source = TileSource(scene, tiles)
+        source.skip(numbers=done)
+        got = {frame.number: frame.image for frame in source}
+        alone = {i: scene.read(t.x, t.y, t.w, t.h) for i, t in enumerate(tiles) if i not in done}
+    shown = {i: image for i, image in alone.items() if image.max() > 4}
+    assert list(got) == list(shown)
+    assert source.empty == len(alone) - len(shown)
+    for number, image in shown.items():
+        np.testing.assert_array_equal(got[number], image)
+        assert got[number].flags.c_contiguous
 
 
 def test_a_damaged_tile_takes_its_place_and_the_others_follow(tmp_path):

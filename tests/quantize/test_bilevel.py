@@ -1,5 +1,10 @@
 """Teacher tuning on a problem small enough to check: both forms agree, and what is taught gets better."""
 
+import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -21,6 +26,18 @@ class Small(nn.Module):
         return self.last(self.quantiser(torch.tanh(self.norm(self.first(x)))))
 
 
+def asked_of(student, teacher):
+    def compare(mine, taught, batch):
+        return functional.cross_entropy(mine, functional.softmax(taught, -1))
+
+    return Problem(
+        student=lambda p, batch: call(student, p, batch[0]),
+        teacher=lambda p, batch: call(teacher, p, batch[0]),
+        task=lambda outputs, batch: functional.cross_entropy(outputs, batch[1]),
+        compare=compare,
+    )
+
+
 @pytest.fixture
 def problem():
     torch.manual_seed(0)
@@ -35,17 +52,7 @@ def problem():
     student.quantiser.learn()
     teacher.requires_grad_(False).eval()
     student.train()
-
-    def compare(mine, taught, batch):
-        return functional.cross_entropy(mine, functional.softmax(taught, -1))
-
-    asked = Problem(
-        student=lambda p, batch: call(student, p, batch[0]),
-        teacher=lambda p, batch: call(teacher, p, batch[0]),
-        task=lambda outputs, batch: functional.cross_entropy(outputs, batch[1]),
-        compare=compare,
-    )
-    return student, teacher, asked, data
+    return student, teacher, asked_of(student, teacher), data
 
 
 def pieces(problem):
@@ -95,6 +102,40 @@ def test_the_exact_form_is_the_derivative(problem):
         ahead, behind = (after({n: (p + s * direction[n]).detach() for n, p in moving.items()}) for s in (0.03, -0.03))
         predicted = sum(float((gradients[n] * direction[n]).sum()) for n in moving)
         assert (ahead - behind) / 0.06 == pytest.approx(predicted, rel=0.1, abs=1e-4)
+
+
+@pytest.mark.parametrize("form", [exact, finite_difference])
+def test_shares_of_two_processes_give_the_gradient_of_the_whole(problem, form):
+    """Threads in the place of processes; each has networks of its own and half of the training and the query batch."""
+    student, teacher, _, data = problem
+    student.eval()  # the BatchNorm statistics of half a batch are others
+    student.quantiser.set_bits(12)
+    given = {"inner_rate": 5.0, "anchor": 0.1}  # a step so long that it matters whose it is
+    whole, _ = form(asked_of(student, teacher), *pieces(problem), *data, **given)
+    barrier, slots = threading.Barrier(2), {}
+
+    def average_in(rank):
+        def average(gradients):
+            slots[rank] = gradients
+            barrier.wait(30)
+            mean = {n: (slots[0][n] + slots[1][n]) / 2 for n in gradients}
+            barrier.wait(30)
+            return mean
+
+        return average
+
+    def process(rank):
+        own = copy.deepcopy(student), copy.deepcopy(teacher)
+        shares = [(x[rank::2], y[rank::2]) for x, y in data]
+        asked = replace(asked_of(*own), average=average_in(rank))
+        return form(asked, *pieces((*own, asked, data)), *shares, **given)[0]
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (job.result(60) for job in [pool.submit(process, rank) for rank in range(2)])
+    alone, _ = form(asked_of(student, teacher), *pieces(problem), *([x[::2], y[::2]] for x, y in data), **given)
+    assert torch.equal(flat(first), flat(second))
+    assert float((flat(first) - flat(whole)).norm() / flat(whole).norm()) < 1e-3
+    assert float((flat(alone) - flat(whole)).norm() / flat(whole).norm()) > 0.2, "half of the data says something else"
 
 
 @pytest.mark.parametrize("order", ["second", "first"])

@@ -1,4 +1,4 @@
-"""A few drawn pictures as annotated images: small enough to train on in a test."""
+"""A few drawn pictures as annotated images, and a recipe of drawn scenes: small enough to train on in a test."""
 
 import cv2
 import numpy as np
@@ -37,3 +37,30 @@ def draw_pictures(folder, count, seed=0, side=64):
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory):
     return draw_pictures(tmp_path_factory.mktemp("pictures"), 8)
+
+
+def write_recipe(folder, size, counts, train="", more=""):
+    """Write `small.toml`: one epoch on drawn scenes of the given counts (train, val), and a bundle. Returns its path.
+
+    size: of the model input in pixels. train: further lines of [train]. more: further sections.
+    """
+    path = folder / "small.toml"
+    path.write_text(
+        f"""
+        [data]
+        format = "procedural"
+        root = "{folder / "scenes"}"
+        workers = 0
+        train.count = {counts[0]}
+        val.count = {counts[1]}
+        [export]
+        calibration_images = 6
+        [train]
+        image_size = {size}
+        epochs = 1
+        batch = 4
+        {train}
+        {more}
+        """
+    )
+    return path

@@ -14,7 +14,7 @@ from train import quantise_stage as stage
 from train import quantising
 from train.checkpoint import load_checkpoint, model_from, save_checkpoint
 from train.model import Yolov8
-from train.quantise_stage import float_recipe, quantise_stage
+from train.quantise_stage import check_pooling, float_recipe, quantise_stage
 from train.run_log import RunLog, read_log
 from train.teacher_cache import weights_digest
 from train.trainer import Trainer
@@ -67,14 +67,14 @@ def stop_after(epoch):
     return check
 
 
-def cut(recipe, start, out, pictures, epoch):
-    """Stop a run after an epoch, then take it up again."""
+def cut(recipe, start, out, pictures, epoch, then=None):
+    """Stop a run after an epoch, then take it up again, with the recipe `then` where one is given."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "_should_stop", stop_after(epoch))
         with pytest.raises(KeyboardInterrupt):
             run(recipe, start, out, pictures)
     assert not (out / "checkpoint.pt").exists()
-    return run(recipe, start, out, pictures)
+    return run(then or recipe, start, out, pictures)
 
 
 def same(a, b):
@@ -280,6 +280,28 @@ def test_a_missing_float_checkpoint_is_told_before_any_work(tmp_path):
 )
 def test_mistakes_about_integers_are_told_before_the_float_training(tmp_path, quantize, said):
     refused(walking(tmp_path, **quantize), tmp_path / "run", said)
+
+
+@pytest.mark.parametrize("method", ["toolkit", "train"])
+def test_maps_that_the_compiler_pools_wrongly_are_told_before_the_float_training(tmp_path, method):
+    recipe = walking(tmp_path, method=method)
+    large = recipe.train.model_copy(update={"image_size": 128})
+    exported = recipe.export.model_copy(update={"enabled": True})
+    refused(
+        recipe.model_copy(update={"train": large, "export": exported}),
+        tmp_path / "run",
+        r"image_size is 128: layer model\.9\.m then pools a map of 4 x 4 cells .* at least 160, or export\.enabled",
+    )
+
+
+@pytest.mark.parametrize(("size", "right"), [(32, True), (64, True), (96, True), (128, False), (160, True)])
+def test_only_maps_that_no_window_covers_whole_are_refused(size, right):
+    recipe = recipe_of(train={"image_size": size})
+    if right:
+        check_pooling(recipe)
+    else:
+        with pytest.raises(ValueError, match="turns into another pooling"):
+            check_pooling(recipe)
 
 
 def test_a_quantised_start_is_refused_before_a_teacher_is_trained(tmp_path, start, pictures):

@@ -17,46 +17,32 @@ from train.learnt_file import load_learnt
 from train.verify_command import run as verify
 from train.walk import walk
 
-# The smallest size whose coarsest map, 5 x 5, the compiler pools as it should.
+from .conftest import write_recipe
+
+# The smallest size whose coarsest map, 5 x 5, needs no pooling over the whole of it.
 SIZE = 160
+STAGE = """
+[model]
+weights = "procedural"
+[augment]
+mosaic = 0.0
+close_mosaic_epochs = 0
+[quantize]
+method = "train"
+weights = [12, 8]
+activations = [12, 8]
+epochs = 2
+learning_rate = 0.00005
+observe_batches = 3
+losses = ["magnitude", "logit"]
+tuning.every = 3
+"""
 
 
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quantised")
-    recipe = folder / "small.toml"
-    recipe.write_text(
-        f"""
-        [data]
-        format = "procedural"
-        root = "{folder / "scenes"}"
-        workers = 0
-        train.count = 12
-        val.count = 8
-        [model]
-        weights = "procedural"
-        [train]
-        image_size = {SIZE}
-        epochs = 1
-        batch = 4
-        learning_rate = 0.0001
-        warmup_epochs = 0
-        [augment]
-        mosaic = 0.0
-        close_mosaic_epochs = 0
-        [quantize]
-        method = "train"
-        weights = [12, 8]
-        activations = [12, 8]
-        epochs = 2
-        learning_rate = 0.00005
-        observe_batches = 3
-        losses = ["magnitude", "logit"]
-        tuning.every = 3
-        [export]
-        calibration_images = 6
-        """
-    )
+    recipe = write_recipe(folder, SIZE, (12, 8), "learning_rate = 0.0001\nwarmup_epochs = 0", STAGE)
     return folder, walk(str(recipe), folder / "run", [], False, Console(quiet=True))
 
 

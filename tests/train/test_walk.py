@@ -17,6 +17,8 @@ from train.export import run as export
 from train.recipe import parse_recipe
 from train.walk import walk, walk_recipe
 
+from .conftest import write_recipe
+
 SIZE = 96
 
 
@@ -31,24 +33,7 @@ class Conversion:
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory):
     folder = tmp_path_factory.mktemp("walk")
-    recipe_file = folder / "small.toml"
-    recipe_file.write_text(
-        f"""
-        [data]
-        format = "procedural"
-        root = "{folder / "scenes"}"
-        workers = 0
-        train.count = 10
-        val.count = 9
-        [train]
-        image_size = {SIZE}
-        epochs = 1
-        batch = 4
-        precision = "float32"
-        [export]
-        calibration_images = 6
-        """
-    )
+    recipe_file = write_recipe(folder, SIZE, (10, 9), 'precision = "float32"')
     conversion = Conversion()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("train.export.build_rknn", conversion)
@@ -110,10 +95,11 @@ def test_evaluate_refuses_what_does_not_fit(walked, tmp_path):
 def test_detect_writes_coco_and_overlays(walked, tmp_path):
     folder, _, out, _ = walked
     images = sorted((folder / "scenes").rglob("val_*.jpg"))[:3]
-    path = detect(out, [images[0], images[1].parent], tmp_path / "found", "onnx", 0.01)
+    sources = [str(images[0]), str(images[1].parent)]
+    path, overlays = detect(out, sources, tmp_path / "found", backend="onnx", score=0.01)
     content = json.loads(path.read_text())
-    assert len(content["images"]) == 10  # one by name, nine in the folder
-    assert len(list((tmp_path / "found" / "overlays").glob("*.jpg"))) == 10
+    assert len(content["images"]) == 9  # one by name, which is not taken again from its folder
+    assert len(list(overlays.glob("*.jpg"))) == 9
     assert [c["id"] for c in content["categories"]] == [1, 2, 3, 4, 5]
     for row in content["annotations"]:
         x, y, w, h = row["bbox"]
