@@ -17,9 +17,8 @@ import numpy as np
 
 from .georeference import Georeference, read_georeference
 from .image_header import ImageHeader, check_complete, read_header
-from .images import STRETCH_PERCENTILES
 from .images import _turn as turn_upright
-from .stretch import Stretch, check_percentiles, choose_bands, colour_table, find_limits, is_no_data
+from .stretch import Stretch, check_percentiles, choose_bands, colour_table, find_stretch, is_no_data
 
 # What GDAL may keep of decoded blocks, for all scenes of the process together. It has to hold one row of tiles, so that
 # no block is decoded twice: 160 MB do for 8-bit RGB that is 50,000 pixels wide.
@@ -54,7 +53,7 @@ class Scene:
     def __init__(
         self, path: Path, dataset: Any, bands: Sequence[int] | None, georeference: Georeference | None, found: str
     ) -> None:
-        self.name, self.driver = str(path), str(dataset.driver)
+        self.name, self.driver, self._path = str(path), str(dataset.driver), path
         self.georeference, self.found = georeference, found
         self.band_count = int(dataset.count)
         self.stretch: Stretch | None = None
@@ -161,6 +160,10 @@ class Scene:
             except Exception as error:  # rasterio lets GDAL's own errors through, and they have no public class
                 if isinstance(error, MemoryError):
                     raise
+                # After a failure with several threads GDAL takes the damaged block for a good one, of zeros, ever after
+                # (seen with 3.10). A new handle with one thread fails each time, as it should.
+                self._dataset.close()
+                self._dataset = _open_file(self._path, None)
                 where = ", ".join(f"{side}={value}" for side, value in zip("xywh", window, strict=True))
                 raise ValueError(
                     f"{self.name}: its window {where} cannot be read ({_reason(error)}); the file is damaged or cut "
@@ -238,36 +241,42 @@ def open_scene(
     if percentiles is not None and low_high is not None:
         raise ValueError("percentiles and low_high exclude each other, both came; give one of them")
     share = None if percentiles is None else check_percentiles(percentiles)
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning
-
     # GDAL looks at this once, when it decodes its first block; its own default is 5 % of the machine's memory.
     os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_MB))
     # What GDAL logs becomes one ValueError here; without a handler Python would print it too.
     logging.getLogger("rasterio").addHandler(logging.NullHandler())
     header = _header_of(path)
-    options = {"NUM_THREADS": DECODING_THREADS} if header is not None and header.format == "TIFF" else {}
     if header is not None and header.format != "TIFF":  # read from the top down; GDAL would paint what is missing
         _check_complete(path, header)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        try:
-            dataset = rasterio.open(path, **options)
-        except Exception as error:  # rasterio lets GDAL's own errors through, and they have no public class
-            raise ValueError(
-                f"{path}: GDAL cannot open it ({_reason(error)}); name an image, or copy it again"
-            ) from error
+    dataset = _open_file(path, DECODING_THREADS if header is not None and header.format == "TIFF" else None)
     try:
         if not dataset.count:
             inside = f"; it holds {', '.join(dataset.subdatasets[:3])}" if dataset.subdatasets else ""
             raise ValueError(f"{path}: holds no raster of its own{inside}; take one out with gdal_translate")
         _check_blocks(path, dataset)
         scene = Scene(path, dataset, bands, *read_georeference(dataset))
-        scene.stretch = _stretch_of(scene, share, low_high)
+        if scene.colours is not None and (share or low_high) is not None:
+            raise ValueError(f"{path}: has a colour table, its values cannot be stretched; leave the stretch away")
+        if scene.colours is None:
+            scene.stretch = find_stretch(scene.dtype, len(scene.bands), share, low_high, scene.sample)
     except BaseException:
         dataset.close()
         raise
     return scene
+
+
+def _open_file(path: Path, threads: int | None) -> Any:
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            return rasterio.open(path, **({"NUM_THREADS": threads} if threads else {}))
+        except Exception as error:  # rasterio lets GDAL's own errors through, and they have no public class
+            raise ValueError(
+                f"{path}: GDAL cannot open it ({_reason(error)}); name an image, or copy it again"
+            ) from error
 
 
 def looks_empty(image: np.ndarray, valid: np.ndarray | None = None) -> bool:
@@ -280,28 +289,6 @@ def looks_empty(image: np.ndarray, valid: np.ndarray | None = None) -> bool:
     if image[::16, ::16].max() > _BLACK and (image[::16, ::16] != image[0, 0]).any():
         return False  # most tiles are settled by a few of their pixels
     return bool(image.max() <= _BLACK or (image == image[0, 0]).all())
-
-
-def _stretch_of(
-    scene: Scene, percentiles: tuple[float, float] | None, low_high: Sequence[Sequence[float]] | None
-) -> Stretch | None:
-    count = len(scene.bands)
-    if scene.colours is not None:
-        if percentiles is not None or low_high is not None:
-            raise ValueError(
-                f"{scene.name}: has a colour table, its values cannot be stretched; leave the stretch away"
-            )
-        return None
-    if low_high is not None:
-        pairs = [tuple(float(v) for v in pair) for pair in low_high]
-        if len(pairs) not in (1, count) or any(len(pair) != 2 for pair in pairs):
-            raise ValueError(f"low_high must be one pair (low, high) or {count}, one for each band read, got {pairs}")
-        pairs *= count // len(pairs)
-        return Stretch(tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs))
-    if percentiles is None and scene.dtype == np.uint8:
-        return None
-    low, high = find_limits(scene.sample(), percentiles or STRETCH_PERCENTILES)
-    return Stretch((low,) * count, (high,) * count)
 
 
 def _check_blocks(path: Path, dataset: Any) -> None:

@@ -7,7 +7,7 @@ roof into two colours on the two sides of a tile border.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -70,6 +70,29 @@ def find_limits(values: np.ndarray, percentiles: tuple[float, float] = STRETCH_P
         return 0.0, 0.0
     low, high = np.percentile(values, check_percentiles(percentiles))
     return float(low), float(high)
+
+
+def find_stretch(
+    dtype: np.dtype,
+    count: int,
+    percentiles: tuple[float, float] | None,
+    low_high: Sequence[Sequence[float]] | None,
+    sample: Callable[[], np.ndarray],
+) -> Stretch | None:
+    """Return the stretch of a scene by `low_high`, else by percentiles of what `sample` returns; None for 8 bits as is.
+
+    dtype, count: of the bands read. low_high: one pair for all bands or one for each. Raises ValueError for others.
+    """
+    if low_high is not None:
+        pairs = [tuple(float(v) for v in pair) for pair in low_high]
+        if len(pairs) not in (1, count) or any(len(pair) != 2 for pair in pairs):
+            raise ValueError(f"low_high must be one pair (low, high) or {count}, one for each band read, got {pairs}")
+        pairs *= count // len(pairs)
+        return Stretch(tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs))
+    if percentiles is None and dtype == np.uint8:
+        return None
+    low, high = find_limits(sample(), percentiles or STRETCH_PERCENTILES)
+    return Stretch((low,) * count, (high,) * count)
 
 
 def check_percentiles(percentiles: Sequence[float]) -> tuple[float, float]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # A box is cut where it ends so close to an inner border of its tile, as a share of the tile's shorter side: 8 pixels of
 # 512. Detectors end the box of a cut object a little before the border.
 _BORDER_SHARE = 1 / 64
-# Neighbours in a row that are read in one go: fewer calls for the same blocks, and several for GDAL's threads to decode.
+# Neighbours in a row that are read in one go: fewer calls for the same blocks, and work for GDAL's several threads.
 _TOGETHER = 4
 # Pairs that are compared at a time.
 _CHUNK = 1 << 19

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
 from deploy.images import read_image, stretch
-from deploy.manifest import BandStretch
+from deploy.manifest import BandStretch, Manifest, load_manifest
 from deploy.scenes import Scene, looks_empty, open_scene
 from deploy.stretch import Stretch, choose_bands, find_limits
 
@@ -86,12 +87,12 @@ def test_windows_outside_are_told(tmp_path, window):
         scene.read(*window)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp", ".tif"])
-@pytest.mark.parametrize("orientation", [1, 3, 6, 8, 5])
+@pytest.mark.parametrize(
+    ("suffix", "orientation"),
+    [(".bmp", 1), *((suffix, turn) for suffix in (".png", ".jpg", ".webp", ".tif") for turn in (1, 3, 6, 8, 5))],
+)
 def test_photos_read_like_read_image(tmp_path, suffix, orientation):
     """The same pixels in the same place, upright as the orientation asks, window by window and as an overview."""
-    if suffix == ".bmp" and orientation > 1:
-        pytest.skip("BMP has no orientation")
     blocks = noise(9, 14).repeat(10, 1).repeat(10, 2)
     exif = Image.Exif()
     exif[274] = orientation
@@ -190,6 +191,36 @@ def test_the_manifest_field_names_the_same_three(tmp_path):
     with open_scene(path, bands=wanted.indexes, percentiles=wanted.percentiles, low_high=wanted.low_high) as scene:
         want = np.rint(values[[3, 2, 1]].transpose(1, 2, 0) * (255 / 4000))
         np.testing.assert_array_equal(scene.read(0, 0, 140, 90), want)
+
+
+def test_a_manifest_keeps_the_field_and_older_ones_read_without_it(tmp_path):
+    fields = {
+        **{"name": "fake", "class_names": ["ship"], "input_hw": (64, 64), "precision": "fp32"},
+        "heads": [{"stride": 8, "box_output": "box", "class_output": "class"}],
+        "files": {"onnx": {"name": "model.onnx", "sha256": "0" * 64}},
+    }
+    for i, bands in enumerate([None, BandStretch(indexes=(4, 3, 2), percentiles=(2, 98)), BandStretch(indexes=(1,))]):
+        bundle = tmp_path / str(i)
+        bundle.mkdir()
+        Manifest.model_validate({**fields, "bands": bands}).save(bundle)
+        assert ("bands" in json.loads((bundle / "manifest.json").read_text())) == (bands is not None)
+        assert load_manifest(bundle, check_hashes=False).bands == bands
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"indexes": (1, 2)}, "indexes must name three bands or one"),
+        ({"indexes": (0, 1, 2)}, "greater than or equal to 1"),
+        ({"percentiles": (98, 2)}, "from 0 to 100, the lower first"),
+        ({"low_high": ((0, 1), (0, 1))}, r"one pair \(low, high\) or 3"),
+        ({"low_high": ((5, 5),)}, "the low one first"),
+        ({"percentiles": (2, 98), "low_high": ((0, 1),)}, "exclude each other"),
+    ],
+)
+def test_a_bad_manifest_field_is_told(fields, message):
+    with pytest.raises(ValueError, match=message):
+        BandStretch(**fields)
 
 
 @pytest.mark.parametrize(
@@ -363,8 +394,11 @@ def test_a_damaged_part_is_told_and_the_rest_is_read(tmp_path, capfd, how, compr
         want = scene.read(0, 0, 128, 128)
     damaged(path, tmp_path / "scene.tif", (1, 1), how)
     with open_scene(tmp_path / "scene.tif") as scene:
-        with pytest.raises(ValueError, match=r"scene\.tif: its window x=100, y=120, w=60, h=40 cannot be read") as told:
-            scene.read(100, 120, 60, 40)
+        for _ in range(3):  # the same each time: GDAL's threads would keep the damaged block as one of zeros
+            with pytest.raises(ValueError, match=r"scene\.tif: its window x=100, y=120, w=60, h=40 cannot be") as told:
+                scene.read(100, 120, 60, 40)
+        with pytest.raises(ValueError, match="cannot be read"):
+            scene.read(200, 200, 10, 10)
         assert "copy it again" in str(told.value)
         assert "\n" not in str(told.value)
         np.testing.assert_array_equal(scene.read(0, 0, 128, 128), want)
