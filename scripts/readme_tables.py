@@ -108,6 +108,54 @@ def comparison_lines(table: dict[str, Any]) -> list[str]:
     ]
 
 
+def runtime_table(results: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the lines about the runtime: the load on an emulated NPU, and what else was measured of it."""
+    speed = results["runtime_speed"]
+    rates, shares = speed["images_per_s"], speed["of_bare"]
+    lines = [
+        f"| emulated NPU, 3 cores x 7.91 ms (bound {speed['bound_images_per_s']:.0f} images/s) | images/s "
+        "| of the bare NPU |",
+        "| --- | --- | --- |",
+    ]
+    told = {
+        "bare": "bare: six threads that do nothing else",
+        "saturation": "**the runtime: letterbox from 1024, 30 objects an image**",
+        "saturation_three_times": "the same with all work of the CPU done three times",
+        "saturation_one_context": "one context per core instead of two",
+    }
+    lines += [f"| {text} | {rates[name]:.0f} | {100 * shares[name]:.1f} % |" for name, text in told.items()]
+    lines += [
+        "",
+        f"At {speed['offered_per_s']} images/s offered: p50 {speed['offered_p50_ms']:.1f} ms, "
+        f"p99 {speed['offered_p99_ms']:.1f} ms. Two threads inside one context: "
+        f"{speed['two_threads_in_one_context']} times.",
+    ]
+    if soak := results.get("soak"):
+        lines.append(
+            f"{soak['frames']:,} frames ({soak['hours']:.0f} hour of three cores) through a fast clock: none lost, "
+            f"doubled or mixed up, memory {soak['growth_mb']:+.1f} MB."
+        )
+    if tiled := results.get("tiled_accuracy"):
+        whole, cut = tiled["points"]["whole"], tiled["points"]["tiled"]
+        lines.append(
+            f"Tiling costs {tiled['difference']['map50_95']:+.1f} points mAP50-95 ({cut['map50_95']:.1f} instead of "
+            f"{whole['map50_95']:.1f}) and {tiled['difference']['map50']:+.1f} mAP50 on {tiled['scenes']} drawn scenes."
+        )
+    if merge := results.get("merge_speed"):
+        row = merge["results"][0]
+        lines.append(f"Merging {row['tile_boxes']:,} tile boxes takes {row['merge_ms']:.0f} ms.")
+    if memory := results.get("scene_memory"):
+        lines.append(
+            f"A scene of {memory['scene_px']:,} x {memory['scene_px']:,} pixels with ONNX Runtime: peak memory "
+            f"{memory['peak_mb']:.0f} MB."
+        )
+    lines += [
+        "",
+        f"{speed['machine']}, commit {speed['commit'][:12]}; no board, `python -m benchmarks.runtime_speed` repeats it.",
+    ]
+    return lines
+
+
 def sections() -> dict[str, list[str]]:
     """Return the lines of each marked section whose results are there."""
     found: dict[str, list[str]] = {}
@@ -128,6 +176,10 @@ def sections() -> dict[str, list[str]]:
             found[f"quantisation_{bits}"] = comparison_lines(load(f"quantisation_{bits}_vhr10.json"))
     if (results / "demo.json").is_file():
         found["demo"] = accuracy_table(load("demo.json"))
+    runtime = ("runtime_speed", "soak", "tiled_accuracy", "merge_speed", "scene_memory")
+    measured = {name: load(f"{name}.json") for name in runtime if (results / f"{name}.json").is_file()}
+    if "runtime_speed" in measured:
+        found["runtime"] = runtime_table(measured)
     if (results / "postprocess_speed.json").is_file():
         found["postprocess"] = postprocess_table(load("postprocess_speed.json"))
     return found
