@@ -149,10 +149,8 @@ def runtime_table(results: dict[str, dict[str, Any]]) -> list[str]:
             f"A scene of {memory['scene_px']:,} x {memory['scene_px']:,} pixels with ONNX Runtime: peak memory "
             f"{memory['peak_mb']:.0f} MB."
         )
-    lines += [
-        "",
-        f"{speed['machine']}, commit {speed['commit'][:12]}; no board, `python -m benchmarks.runtime_speed` repeats it.",
-    ]
+    where = f"{speed['machine']}, commit {speed['commit'][:12]}"
+    lines += ["", f"{where}; no board, `python -m benchmarks.runtime_speed` repeats it."]
     return lines
 
 
