@@ -364,6 +364,13 @@ def detect(
     every_frame: Annotated[
         bool, typer.Option("--every-frame", help="Of a camera or stream too, though it falls behind then.")
     ] = False,
+    stall: Annotated[
+        float, typer.Option(metavar="S", min=0.1, help="A live stream without a frame for so long is lost.")
+    ] = 5.0,
+    reconnect: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Give a live stream up after N tries in a row. Default: never."),
+    ] = None,
     fps: Annotated[
         float | None, typer.Option(metavar="N", min=0.1, help="Of annotated videos. Default: the source's.")
     ] = None,
@@ -405,6 +412,8 @@ def detect(
             "stretch": stretch,
             "frames": frames,
             "policy": "block" if every_frame else None,
+            "stall_s": stall,
+            "tries": reconnect,
             "postprocess_batch": postprocess_batch,
         }
         running = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
@@ -12,9 +13,10 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from .backends.availability import explain_backends
 from .detector import TIMEOUT_S, Workers, open_detector
 from .frames import Record
-from .manifest import load_manifest
+from .manifest import Manifest, load_manifest
 from .sinks import SinkSet, open_sinks
 from .sources import ReadError, SourceEvent
 from .work import Settings, Unit, Watch, records_of, units_of
@@ -76,7 +78,7 @@ def run(
                     timeout_s=timeout_s,
                     **options,
                 ) as detector:
-                    console.print(f"{manifest.name} on {detector.backend.name}", highlight=False)
+                    _tell_backend(console, bundle, manifest, detector.backend.name, backend)
                     _write(_local(detector, units, settings, sinks, told), sinks, told)
     told.summary(time.perf_counter() - begin, sinks)
     if told.failures:
@@ -120,6 +122,16 @@ def settings_from(*, bands: str | None, stretch: str | None, **others: Any) -> S
             raise ValueError(f"--stretch must be from 0 to 100, the lower first; got {stretch!r}")
         limits = (low, high)
     return Settings(bands=chosen, stretch=limits, **others)
+
+
+def _tell_backend(console: Console, bundle: Path, manifest: Manifest, opened: str, asked: str) -> None:
+    """Say what runs the model, and why it is nothing better."""
+    console.print(f"{manifest.name} on {opened}", highlight=False)
+    if asked != "auto":
+        return
+    better = itertools.takewhile(lambda report: report.kind != opened, explain_backends(bundle, manifest))
+    for reason in dict.fromkeys(report.reason for report in better):
+        console.print(reason, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
 def _local(

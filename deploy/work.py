@@ -43,7 +43,8 @@ class Settings:
     scene: True cuts every image into tiles, False none, None: georeferenced and large ones. tile_px: side of a tile in
     scene pixels; None: the model's input. overlap: of neighbouring tiles, as a share of a tile. bands: of a scene,
     counted from 1. stretch: two percentiles, or None as the bundle says. frames: of a video or stream, at most.
-    pictures: keep images for sinks that draw.
+    stall_s, tries: of live sources; no frame for so long counts as lost, and after so many tries in a row it is given
+    up, None: never. pictures: keep images for sinks that draw.
     """
 
     scene: bool | None = None
@@ -54,6 +55,8 @@ class Settings:
     stretch: tuple[float, float] | None = None
     frames: int | None = None
     policy: Policy | None = None
+    stall_s: float = 5.0
+    tries: int | None = None
     postprocess_batch: int = 1
     pictures: bool = True
 
@@ -171,7 +174,10 @@ def _source_of(unit: Unit, settings: Settings, watch: Watch) -> Source:
         from .sources import FolderSource
 
         return FolderSource(Path(unit.name), [Path(p) for p in unit.what], "folder")
-    return open_source(unit.what[0], on_event=watch.event)
+    from .streams import Backoff, LiveOptions
+
+    live = LiveOptions(backoff=Backoff(tries=settings.tries), stall_s=settings.stall_s)
+    return open_source(unit.what[0], live=live, on_event=watch.event)
 
 
 def _scene_records(
