@@ -133,7 +133,7 @@ class TileSource:
 
         begin = time.perf_counter()
         tiles = [self.tiles[number] for number in numbers]
-        left, right = tiles[0].x, tiles[-1].x + tiles[-1].w
+        left, right = tiles[0].x, max(tile.x + tile.w for tile in tiles)
         try:
             strip, strip_valid = self.scene.read_valid(left, tiles[0].y, right - left, tiles[0].h)
         except (ValueError, OSError) as error:
@@ -277,7 +277,7 @@ def _near_pairs(boxes: np.ndarray, class_id: np.ndarray, owner: np.ndarray) -> t
         right = np.arange(int(some.sum())) + (np.arange(begin + 1, end + 1) - some.cumsum() + some).repeat(some)
         at, partner = by_left[left], by_left[right]
         a, b = row[at], row[partner]
-        keep = (owner[a] != owner[b]) & (band[at] == np.maximum(upper[a], upper[b])) & (class_id[a] == class_id[b])
+        keep = (owner[a] != owner[b]) & (band[at] == np.maximum(upper[a], upper[b]))
         a, b = a[keep], b[keep]
         meet = np.minimum(bottom[a], bottom[b]) > np.maximum(top[a], top[b])
         a, b = a[meet], b[meet]
@@ -303,18 +303,17 @@ def _shared_with(boxes: np.ndarray, first: np.ndarray, others: np.ndarray, secon
 
 
 def _leaders(n: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the smallest number of each set that the pairs connect, for each of n members."""
+    """Return the smallest number of each set that the pairs connect, for each of n members.
+
+    Each round hooks leaders to smaller ones. Members never change trees by themselves: one that did would take the
+    connection of its old tree along. A pair whose hook lost against another's is seen again in the next round.
+    """
     leader = np.arange(n)
     while len(first):
-        low = np.minimum(leader[first], leader[second])
-        # Lead the leaders, too, so that a chain is settled in few rounds.
-        for member in (leader[first], leader[second], first, second):
-            np.minimum.at(leader, member, low)
-        leader = leader[leader]
-        apart = leader[first] != leader[second]
-        if not apart.any():
-            break
+        one, other = leader[first], leader[second]
+        apart = one != other
         first, second = first[apart], second[apart]
-    while (leader != leader[leader]).any():
-        leader = leader[leader]
+        np.minimum.at(leader, np.maximum(one, other)[apart], np.minimum(one, other)[apart])
+        while (leader != leader[leader]).any():
+            leader = leader[leader]
     return leader

@@ -204,6 +204,21 @@ def test_scenes_of_objects_match_the_literal_loop(seed, noise, count):
     assert rows_of(merge(found, PLAN, SCENE_HW)) == literal_merge(found, PLAN, SCENE_HW, 0.5, 2.0)
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    n=st.integers(1, 30),
+    pairs=st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=60),
+)
+def test_pieces_are_united_over_any_chain(n, pairs):
+    pairs = [(a % n, b % n) for a, b in pairs]
+    want = list(range(n))
+    for _ in range(n):
+        for a, b in pairs:
+            want[a] = want[b] = min(want[a], want[b])
+    first, second = np.array(pairs, np.int64).reshape(-1, 2).T
+    assert deploy.tiling._leaders(n, first, second).tolist() == want
+
+
 def test_chunks_change_nothing(monkeypatch):
     rng = np.random.default_rng(4)
     corner = rng.uniform(0, 240, (80, 2))
@@ -332,6 +347,14 @@ def test_a_source_reads_on_demand_goes_on_and_passes_over_what_is_done(tmp_path,
         source.close()
         assert list(rest) == []
         assert list(source) == []
+
+
+def test_tiles_chosen_by_hand_are_read_too(tmp_path):
+    image = drawn_scene(tmp_path / "scene.tif", empty=False)
+    tiles = [Tile(0, 0, 30, 30), Tile(40, 10, 30, 30), Tile(60, 10, 30, 50), Tile(80, 10, 9, 50), Tile(20, 10, 9, 50)]
+    with open_scene(tmp_path / "scene.tif") as scene:
+        for frame, tile in zip(TileSource(scene, tiles), tiles, strict=True):
+            np.testing.assert_array_equal(frame.image, image[tile.y : tile.y + tile.h, tile.x : tile.x + tile.w])
 
 
 @settings(max_examples=25, deadline=None)
