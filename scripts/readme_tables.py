@@ -145,9 +145,12 @@ def runtime_table(results: dict[str, dict[str, Any]]) -> list[str]:
         row = merge["results"][0]
         lines.append(f"Merging {row['tile_boxes']:,} tile boxes takes {row['merge_ms']:.0f} ms.")
     if memory := results.get("scene_memory"):
+        speed_of = results.get("scene_speed")
+        ratio = speed_of and speed_of["file_against_memory"]
+        shares_of = f"; its tiles come at {ratio:.2f} of the speed of tiles in memory" if ratio else ""
         lines.append(
-            f"A scene of {memory['scene_px']:,} x {memory['scene_px']:,} pixels with ONNX Runtime: peak memory "
-            f"{memory['peak_mb']:.0f} MB."
+            f"A GeoTIFF of {memory['side_px']:,} x {memory['side_px']:,} pixels: peak memory "
+            f"{memory['peak_mb']:.0f} MB with ONNX Runtime{shares_of}."
         )
     where = f"{speed['machine']}, commit {speed['commit'][:12]}"
     lines += ["", f"{where}; no board, `python -m benchmarks.runtime_speed` repeats it."]
@@ -174,7 +177,7 @@ def sections() -> dict[str, list[str]]:
             found[f"quantisation_{bits}"] = comparison_lines(load(f"quantisation_{bits}_vhr10.json"))
     if (results / "demo.json").is_file():
         found["demo"] = accuracy_table(load("demo.json"))
-    runtime = ("runtime_speed", "soak", "tiled_accuracy", "merge_speed", "scene_memory")
+    runtime = ("runtime_speed", "soak", "tiled_accuracy", "merge_speed", "scene_memory", "scene_speed")
     measured = {name: load(f"{name}.json") for name in runtime if (results / f"{name}.json").is_file()}
     if "runtime_speed" in measured:
         found["runtime"] = runtime_table(measured)
