@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml
 		echo "making $(VENV) with $$python"; "$$python" -m venv --clear $(VENV) || exit 2; \
 	fi
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install $(TORCH_INDEX:%=--extra-index-url %) -e '.[host,geo,dev]'
+	$(BIN)/python -m pip install $(TORCH_INDEX:%=--extra-index-url %) -e '.[host,geo,gui,dev]'
 	$(BIN)/python -m pip install --no-deps $(RKNN_TOOLKIT)
 	@touch $@
 

@@ -497,6 +497,36 @@ def demo(
     return job
 
 
+@app.command("gui")
+def gui_verb(
+    bundle: Annotated[
+        Path | None, typer.Argument(metavar="BUNDLE", help="Default: the one that ships with drawn scenes.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Argument(metavar="SOURCE", help="Image, folder, scene, video, camera or RTSP address.")
+    ] = None,
+    backend: Annotated[str, typer.Option(metavar="NAME", help="As of rsedge detect.")] = "auto",
+    workers: Annotated[
+        Literal["threads", "processes"], typer.Option(help="processes: keep the runtime out of the window's process.")
+    ] = "threads",
+) -> Job:
+    """Open the desktop app: watch detections arrive, look closely, filter, export.
+
+    Examples:
+
+    $ rsedge gui
+    $ rsedge gui deploy/zoo/vhr10 scene.tif
+    $ rsedge gui deploy/zoo/vhr10 rtsp://camera/1 --workers processes
+    """
+
+    def job() -> int:
+        from gui.gui_command import run
+
+        return run(bundle, source, backend=backend, workers=workers)
+
+    return job
+
+
 @app.command()
 def doctor(
     bundle: Annotated[

@@ -16,7 +16,8 @@ import pytest
 import rsedge
 
 ROOT = Path(__file__).resolve().parent.parent
-VERBS = ["train", "compare", "data", "export", "verify", "evaluate", "bundle", "detect", "estimate", "demo", "doctor"]
+VERBS = ["train", "compare", "data", "export", "verify", "evaluate", "estimate", "bundle", "detect", "gui", "doctor"]
+VERBS += ["demo"]
 Calls = list[tuple[Any, ...]]
 
 
@@ -97,6 +98,7 @@ def test_the_examples_parse(verb: str, monkeypatch: pytest.MonkeyPatch, capsys: 
         ("deploy.bundle_command", "run"),
         ("deploy.doctor_command", "run"),
         ("train.estimate_command", "run"),
+        ("gui.gui_command", "run"),
     ]:
         stand_in(monkeypatch, module, function, recorder(calls))
     monkeypatch.setenv("COLUMNS", "200")

@@ -1,0 +1,150 @@
+"""Live panel: how fast it goes and how the machine feels; stages, a chart of the last minute, load, the doctor."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from PyQt5.QtCore import QEvent, Qt
+from PyQt5.QtGui import QColor, QPalette
+from PyQt5.QtWidgets import QGridLayout, QLabel, QPushButton, QSizePolicy, QTextBrowser, QVBoxLayout, QWidget
+
+from deploy.doctor_machine import Finding
+
+from .machine_load import Load
+from .stage_clock import STAGES, WINDOW_S, Pace
+
+
+class LivePanel(QWidget):
+    """Shows a `Pace`, a `Load` and the doctor's findings. `chart` is made when the panel is seen first."""
+
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__(parent)
+        self.rate, self.state = QLabel(self), QLabel(self)
+        self.state.setWordWrap(True)
+        self.state.setTextInteractionFlags(Qt.TextSelectableByMouse)
+        grid = QGridLayout()
+        grid.setHorizontalSpacing(14)
+        grid.setVerticalSpacing(2)
+        self.heads = [QLabel(self) for _ in range(3)]
+        for column, head in enumerate(self.heads):
+            grid.addWidget(head, 0, column, Qt.AlignRight if column else Qt.AlignLeft)
+        self.names: dict[str, QLabel] = {}
+        self.cells: dict[str, tuple[QLabel, QLabel]] = {}
+        for line, stage in enumerate(STAGES, 1):
+            self.names[stage] = QLabel(self)
+            self.cells[stage] = (QLabel("–", self), QLabel("–", self))
+            grid.addWidget(self.names[stage], line, 0)
+            for column, cell in enumerate(self.cells[stage], 1):
+                grid.addWidget(cell, line, column, Qt.AlignRight)
+        grid.setColumnStretch(0, 1)
+        self.chart: Any = None
+        self._curve: Any = None
+        self.findings = QTextBrowser(self)
+        self.findings.setMinimumHeight(48)
+        self.examine = QPushButton(self)
+        self._layout = QVBoxLayout(self)
+        self._layout.setContentsMargins(8, 8, 8, 8)
+        self._layout.addWidget(self.rate)
+        self._layout.addLayout(grid)
+        self._layout.addWidget(self.state)
+        self._layout.addWidget(self.findings, 1)
+        self._layout.addWidget(self.examine)
+        self._pace, self._found = Pace(), list[Finding]()
+        self.retranslate()
+
+    def make_chart(self) -> None:
+        """Make the strip chart; pyqtgraph takes a while to import and is not needed before."""
+        if self.chart is not None:
+            return
+        import pyqtgraph
+
+        self.chart = pyqtgraph.PlotWidget(self)
+        self.chart.setFixedHeight(96)
+        self.chart.setSizePolicy(QSizePolicy.Expanding, QSizePolicy.Fixed)
+        self.chart.setMouseEnabled(False, False)
+        self.chart.setMenuEnabled(False)
+        self.chart.hideButtons()
+        self.chart.setXRange(-WINDOW_S, 0, padding=0)
+        self.chart.setLimits(yMin=0)
+        self.chart.getPlotItem().getAxis("left").setWidth(34)
+        self._curve = self.chart.plot([], [])
+        self._layout.insertWidget(2, self.chart)
+        self._dress()
+
+    def show_pace(self, pace: Pace, load: Load, dropped: int, backend: str) -> None:
+        """Take what is known now. backend: that runs, "" where nothing does."""
+        self._pace = pace
+        self.rate.setText(
+            self.tr("<span style='font-size:x-large'><b>{rate:.1f}</b></span> images/s").format(rate=pace.per_s)
+        )
+        for stage, (middle, slow) in self.cells.items():
+            known = stage in pace.p50_ms
+            middle.setText(f"{pace.p50_ms[stage]:.2f}" if known else "–")
+            slow.setText(f"{pace.p99_ms[stage]:.2f}" if known else "–")
+        if self._curve is not None:
+            self._curve.setData([-ago for ago, _ in pace.history], [rate for _, rate in pace.history])
+        lines = [self.tr("Backend: {name}").format(name=backend or "–")]
+        lines.append(self.tr("Dropped frames: {count}").format(count=dropped))
+        if load.memory_mib is not None:
+            lines.append(self.tr("Memory: {mib:.0f} MiB").format(mib=load.memory_mib))
+        if load.hottest_c is not None:
+            lines.append(self.tr("Temperature: {celsius:.0f} °C").format(celsius=load.hottest_c))
+        if load.npu_percent:
+            cores = ", ".join(f"{percent} %" for percent in load.npu_percent)
+            lines.append(self.tr("NPU cores: {load}").format(load=cores))
+        self.state.setText("<br>".join(lines))
+
+    def show_findings(self, findings: list[Finding]) -> None:
+        """Take what the doctor said."""
+        self._found = findings
+        colours = {"ok": "#3a9a5b", "warning": "#c98a10", "error": "#cc3b3b"}
+        parts = []
+        for finding in sorted(findings, key=lambda f: ("error", "warning", "ok").index(f.level)):
+            cure = f"<br>→ <i>{html.escape(finding.cure)}</i>" if finding.cure else ""
+            parts.append(
+                f"<p style='margin:3px 0'><span style='color:{colours[finding.level]}'>●</span> "
+                f"<b>{html.escape(finding.check)}</b> {html.escape(finding.told)}{cure}</p>"
+            )
+        self.findings.setHtml("".join(parts))
+
+    def retranslate(self) -> None:
+        """Say everything in the present language."""
+        for head, text in zip(self.heads, (self.tr("Stage (ms)"), "p50", "p99"), strict=True):
+            head.setText(f"<b>{text}</b>")
+        names = {
+            "read": self.tr("read"),
+            "preprocess": self.tr("preprocess"),
+            "infer": self.tr("infer"),
+            "postprocess": self.tr("post-process"),
+            "total": self.tr("in all"),
+            "draw": self.tr("draw"),
+        }
+        for stage, label in self.names.items():
+            label.setText(names[stage])
+        self.examine.setText(self.tr("E&xamine this machine"))
+        self.findings.setPlaceholderText(self.tr("What the doctor finds stands here."))
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Follow a change of language or theme."""
+        if event is not None and event.type() == QEvent.LanguageChange:
+            self.retranslate()
+        if event is not None and event.type() == QEvent.PaletteChange:
+            self._dress()
+        super().changeEvent(event)
+
+    def _dress(self) -> None:
+        if self.chart is None:
+            return
+        palette = self.palette()
+        self.chart.setBackground(palette.color(QPalette.Base))
+        for side in ("left", "bottom"):
+            axis = self.chart.getPlotItem().getAxis(side)
+            axis.setPen(palette.color(QPalette.Mid))
+            axis.setTextPen(palette.color(QPalette.WindowText))
+        line = QColor(palette.color(QPalette.Highlight))
+        self._curve.setPen(line, width=2)
+        fill = QColor(line)
+        fill.setAlpha(50)
+        self._curve.setFillLevel(0)
+        self._curve.setBrush(fill)
