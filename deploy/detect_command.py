@@ -23,6 +23,8 @@ from .work import Settings, Unit, Watch, records_of, units_of
 
 Engine = Literal["local", "ray"]
 SHOWN_FAILURES = 5
+# An image that is so many times larger than the model's input is worth a word.
+SHRUNK = 3.0
 
 
 def run(
@@ -51,6 +53,8 @@ def run(
     for name, value in (("--score", score), ("--iou", iou)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name} must be between 0 and 1, got {value}")
+    if engine == "ray" and (contexts_per_core, workers, timeout_s) != (2, "threads", TIMEOUT_S):
+        raise ValueError("--contexts, --workers and --timeout belong to one machine; leave them away with --engine ray")
     settings = replace(settings or Settings(), pictures=bool({"overlay", "video"} & set(formats)))
     units = units_of(sources, settings, images_each=32 if engine == "ray" else None)
     _check_streams(units, len(units), engine)
@@ -62,13 +66,14 @@ def run(
         if sinks.resumed:
             console.print(f"{sinks.resumed} finished before are kept", highlight=False)
         told = _Told(console, manifest.class_names, units)
+        scenes = {unit.what[0] for unit in units if unit.kind == "scene"}
         begin = time.perf_counter()
         with told.progress:
             if engine == "ray":
                 from .ray_engine import records_by_ray
 
                 made = records_by_ray(bundle, units, settings, sinks.done, backend=backend, options=options)
-                _write(made, sinks, told)
+                _write(made, sinks, told, manifest, scenes)
             else:
                 with open_detector(
                     bundle,
@@ -79,12 +84,12 @@ def run(
                     **options,
                 ) as detector:
                     _tell_backend(console, bundle, manifest, detector.backend.name, backend)
-                    _write(_local(detector, units, settings, sinks, told), sinks, told)
+                    _write(_local(detector, units, settings, sinks, told), sinks, told, manifest, scenes)
     told.summary(time.perf_counter() - begin, sinks)
     if told.failures:
         first = "; ".join(str(f.error) for f in told.failures[:SHOWN_FAILURES])
         more = f" (and {len(told.failures) - SHOWN_FAILURES} more)" if len(told.failures) > SHOWN_FAILURES else ""
-        raise ValueError(f"{len(told.failures)} failed, all others are written: {first}{more}")
+        raise ValueError(f"{len(told.failures)} could not be read, all others are written: {first}{more}")
     return sinks.paths
 
 
@@ -141,17 +146,19 @@ def _local(
         told.begin(unit)
         with closing(records_of(detector, unit, settings, sinks.done, told.watch)) as records:
             yield from records
-        if unit.kind in ("video", "live"):
+        if unit.kind == "video" and settings.frames is None:  # a stream has no end, a part of a video is not it
             sinks.source_finished(unit.what[0])
 
 
-def _write(records: Iterable[Record | ReadError], sinks: SinkSet, told: _Told) -> None:
+def _write(
+    records: Iterable[Record | ReadError], sinks: SinkSet, told: _Told, manifest: Manifest, scenes: set[str]
+) -> None:
     for record in records:
         if isinstance(record, ReadError):
             told.failed(record)
         else:
             sinks.add(record)
-            told.found(record)
+            told.found(record, manifest.input_hw, tiled=record.name in scenes)
 
 
 class _Told:
@@ -168,7 +175,7 @@ class _Told:
         images = sum(len(unit.what) if unit.kind == "images" else 1 for unit in units)
         self.task = self.progress.add_task("detecting", total=images)
         self.tiles = self.progress.add_task("tiles", total=None, visible=False)
-        self.moving = False
+        self.moving, self.shrunk = False, 0
         self.watch = Watch(tile=self._tile, event=self._event, scheduler=self.dropped.append)
 
     def begin(self, unit: Unit) -> None:
@@ -177,8 +184,9 @@ class _Told:
         if self.moving:
             self.progress.update(self.task, total=None)
 
-    def found(self, record: Record) -> None:
+    def found(self, record: Record, input_hw: tuple[int, int], *, tiled: bool) -> None:
         self.records += 1
+        self.shrunk += not tiled and max(s / m for s, m in zip(record.size_hw, input_hw, strict=True)) > SHRUNK
         for class_id in record.detections.class_id.tolist():
             self.counts[class_id] += 1
         self.progress.advance(self.task)
@@ -186,15 +194,28 @@ class _Told:
     def failed(self, failure: ReadError) -> None:
         self.failures.append(failure)
         self.progress.advance(self.task)
-        self.console.print(f"passed over: {failure.error}", style="yellow", highlight=False, markup=False)
+        told = f"passed over: {failure.error}"
+        self.console.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
     def summary(self, seconds: float, sinks: SinkSet) -> None:
         seen = ", ".join(f"{n} {name}" for name, n in zip(self.class_names, self.counts, strict=True) if n) or "nothing"
         dropped = sum(scheduler.dropped for scheduler in self.dropped)
         late = f", {dropped} frames dropped for newer ones" if dropped else ""
-        told = f"{self.records} images in {seconds:.1f} s{late}; {sum(self.counts)} boxes: {seen}"
-        self.console.print(told, highlight=False)
-        for line in (*sinks.notes(), f"wrote {', '.join(str(path) for path in sinks.paths)}"):
+        what = "frames" if self.moving else "images"
+        told = f"{self.records} {what} in {seconds:.1f} s{late}; {sum(self.counts)} boxes: {seen}"
+        if not self.records and sinks.resumed:
+            told = f"nothing left to do, {sinks.resumed} {what} were finished before"
+        self.console.print(told, highlight=False, soft_wrap=True)
+        if self.shrunk:
+            self.console.print(
+                f"{self.shrunk} images were shrunk more than {SHRUNK:g} times, small objects vanish so; "
+                "--scene cuts them into tiles",
+                style="yellow",
+                highlight=False,
+                soft_wrap=True,
+            )
+        written = [str(path) for path in sinks.paths if path.exists()]
+        for line in (*sinks.notes(), f"wrote {', '.join(written)}" if written else "nothing was written"):
             self.console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     def _tile(self, done: int, total: int) -> None:

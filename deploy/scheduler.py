@@ -23,6 +23,8 @@ from .context import Context, ContextLostError, Job, Outcome, SchedulerClosedErr
 Policy = Literal["block", "latest"]
 # A context that was lost is opened again so often in a row without a success in between; then its worker ends.
 REOPENINGS = 3
+# An opening that takes longer has hung: a process that imports everything and loads a model takes a few seconds.
+OPENING_S = 120.0
 
 
 class Scheduler:
@@ -31,8 +33,9 @@ class Scheduler:
     open_context: called with a core's number in the worker's own thread. cores: one entry per context, such as
     (0, 1, 2, 0, 1, 2). depth: items that may wait; default two per context. window: items that may be on their way
     altogether, results that nobody took included. policy: what `submit` does when there is no room. timeout_s: a call
-    that takes longer is given up. finish: takes values of several finished calls at once and returns as many (batched
-    post-processing); whichever worker has just finished does it for all that are waiting, at most `finish_batch`.
+    that takes longer is given up; opening_s: so is an opening. finish: takes values of several finished calls at once
+    and returns as many (batched post-processing); whichever worker has just finished does it for all that are waiting,
+    at most `finish_batch`.
 
     Usable from several threads, but `results` has one reader. Raises what a context raises when it opens.
     """
@@ -46,6 +49,7 @@ class Scheduler:
         window: int | None = None,
         policy: Policy = "block",
         timeout_s: float | None = None,
+        opening_s: float = OPENING_S,
         finish: Callable[[list[Any]], Sequence[Any]] | None = None,
         finish_batch: int = 8,
     ) -> None:
@@ -58,7 +62,7 @@ class Scheduler:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if timeout_s is not None and not timeout_s > 0:
             raise ValueError(f"timeout_s must be above 0 seconds, got {timeout_s}")
-        self._open, self._policy, self._timeout_s = open_context, policy, timeout_s
+        self._open, self._policy, self._timeout_s, self._opening_s = open_context, policy, timeout_s, opening_s
         self._finish, self._finish_batch = finish, finish_batch
         self._depth = depth if depth is not None else (1 if policy == "latest" else 2) * len(cores)
         self._window = window if window is not None else self._depth + 4 * len(cores)
@@ -66,6 +70,7 @@ class Scheduler:
         self._work = threading.Condition(self._lock)  # a worker may find something to do
         self._room = threading.Condition(self._lock)  # a submitter may find room
         self._next = threading.Condition(self._lock)  # the reader may find the next result, or an end
+        self._rest = threading.Condition(self._lock)  # the watchdog sleeps, until an end
         self._waiting: deque[Job] = deque()
         self._order: deque[Job] = deque()
         self._raw: deque[tuple[Job, Any]] = deque()
@@ -80,10 +85,9 @@ class Scheduler:
         self._threads: list[threading.Thread] = []
         for worker in self._workers:
             self._start(worker, first=True)
+        self._threads.append(threading.Thread(target=self._watch, name="rsedge-watchdog", daemon=True))
+        self._threads[-1].start()
         self._wait_for_opening()
-        if timeout_s is not None:
-            self._threads.append(threading.Thread(target=self._watch, name="rsedge-watchdog", daemon=True))
-            self._threads[-1].start()
 
     # What callers do.
 
@@ -323,21 +327,25 @@ class Scheduler:
 
     def _watch(self) -> None:
         """Give up calls that take too long, and put a new worker in the place of theirs."""
-        assert self._timeout_s is not None
+        patience = min(self._opening_s, self._timeout_s or self._opening_s)
         while True:
             with self._lock:
-                if self._stopped or self._broken is not None or (self._ended and not self._order):
+                if self._stopped or self._broken is not None or (self._ended and not self._order and not self._opening):
                     return
-                late = time.monotonic() - self._timeout_s
+                now = time.monotonic()
                 for place, worker in enumerate(self._workers):
-                    if worker.busy_since is not None and worker.busy_since < late and not worker.gone:
-                        self._give_up(place, worker)
-            time.sleep(min(self._timeout_s / 4, 0.25))
+                    limit = self._opening_s if worker.job is None else self._timeout_s
+                    if worker.busy_since is None or worker.gone or limit is None:
+                        continue
+                    if now - worker.busy_since > limit:
+                        self._give_up(place, worker, limit)
+                self._rest.wait(min(patience / 4, 0.25))
 
-    def _give_up(self, place: int, worker: Worker) -> None:
-        told = f"no answer from core {worker.core} within {self._timeout_s:g} s"
+    def _give_up(self, place: int, worker: Worker, limit_s: float) -> None:
+        told = f"no answer from core {worker.core} within {limit_s:g} s"
         if worker.job is None:
-            self._lose(worker, TimeoutError(f"{told} while its context was opened; restart the board"))
+            error = TimeoutError(f"{told} while its context was opened; restart the board")
+            self._lose(worker, error, all_of_them=self._opening > 0)
             return
         self._complete(worker.job, None, TimeoutError(f"{told}; its context is replaced"))
         if worker.fruitless + 1 >= REOPENINGS:
@@ -365,6 +373,7 @@ class Scheduler:
         self._work.notify_all()
         self._room.notify_all()
         self._next.notify_all()
+        self._rest.notify_all()
 
 
 def _close(context: Context) -> None:

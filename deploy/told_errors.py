@@ -15,7 +15,7 @@ EXTRA_OF = {
     "rknnlite": "board",
     **dict.fromkeys(("rasterio", "pyogrio"), "geo"),
     "ray": "ray",
-    "PyQt5": "gui",
+    **dict.fromkeys(("PyQt5", "pyqtgraph"), "gui"),
 }
 RKNN_CURE = "pip install --no-deps rknn-toolkit2==2.5.0"
 

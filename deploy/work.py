@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -133,10 +133,17 @@ def records_of(
         if unit.kind == "images":
             source.skip(names=done.names)
         elif unit.kind == "video":
-            last = done.last_frame.get(source.name, -1)
-            source.skip(numbers=range(last + 1))
+            if done.has(source.name):
+                return
+            source.skip(numbers=range(done.last_frame.get(source.name, -1) + 1))
         moving = unit.kind != "images"
-        frames = itertools.islice(source, settings.frames) if moving and settings.frames else source
+        # A stream counts from 0 each time it is opened; a run that goes on counts on.
+        before = done.last_frame.get(source.name, -1) + 1 if unit.kind == "live" else 0
+        frames: Iterable[Any] = source
+        if settings.frames and unit.kind == "live":
+            frames = itertools.islice(source, settings.frames)
+        elif settings.frames and moving:
+            frames = _first(source, settings.frames)
         results = detector.stream(
             _Limited(source, frames),
             policy=settings.policy,
@@ -153,10 +160,20 @@ def records_of(
                 frame.name,
                 (height, width),
                 result.detections,
-                frame_number=frame.number if moving else None,
+                frame_number=before + frame.number if moving else None,
                 timestamp_s=frame.timestamp_s,
                 image=frame.image if settings.pictures else None,
             )
+
+
+def _first(source: Source, frames: int) -> Iterator[Any]:
+    """Yield what a video has before frame number `frames`, whichever of them are passed over."""
+    for item in source:
+        if item.number >= frames:
+            return
+        yield item
+        if item.number == frames - 1:
+            return
 
 
 class _Limited:

@@ -75,7 +75,7 @@ def test_sources_become_units(pictures, tmp_path):
 
 def test_everything_at_once(pictures, tmp_path, capsys):
     """Each image has the boxes that the detector finds in it alone; the damaged one is told, and fails the command."""
-    with pytest.raises(ValueError, match=r"1 failed, all others are written: .*2b\.png: cannot be decoded"):
+    with pytest.raises(ValueError, match=r"1 could not be read, all others are written: .*2b\.png: cannot be decoded"):
         run(PROCEDURAL, [str(pictures)], tmp_path, ["coco", "csv", "geojson", "gpkg", "overlay"])
     found = json.loads((tmp_path / "detections.json").read_text())
     by_name = {Path(i["file_name"]).name: i["id"] for i in found["images"]}
@@ -116,6 +116,23 @@ def test_video_frames_have_numbers_and_times(tmp_path):
     assert {row["frame"] for row in rows} == {"0", "1", "2"}
     assert {float(row["timestamp"]) for row in rows} == {0.0, 0.1, 0.2}
     assert len(list((tmp_path / "out/videos").iterdir())) == 1
+
+
+def test_a_part_of_a_video_goes_on(tmp_path, capsys):
+    video = write_video(tmp_path / "v.avi", 5)
+    for frames, count in ((2, 2), (2, 2), (4, 4), (None, 5), (None, 5)):
+        run(PROCEDURAL, [str(video)], tmp_path / "out", ["coco"], settings=Settings(frames=frames), resume=True)
+        images = json.loads((tmp_path / "out/detections.json").read_text())["images"]
+        assert [image["frame_number"] for image in images] == list(range(count))
+    assert "nothing left to do, 5 frames were finished before" in capsys.readouterr().out
+
+
+def test_a_large_image_that_is_shrunk_is_worth_a_word(tmp_path, capsys):
+    write(tmp_path / "large.png", draw_scene(1, (1600, 1600)).image)
+    run(PROCEDURAL, [str(tmp_path / "large.png")], tmp_path / "a", ["csv"])
+    assert "1 images were shrunk more than 3 times" in capsys.readouterr().out
+    run(PROCEDURAL, [str(tmp_path / "large.png")], tmp_path / "b", ["csv"], settings=Settings(scene=True))
+    assert "shrunk" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
@@ -178,6 +195,8 @@ def test_what_cannot_go_together(tmp_path, pictures):
         run(PROCEDURAL, ["rtsp://me:secret@camera/1", str(pictures)], tmp_path)
     with pytest.raises(ValueError, match="is live: --engine ray takes images"):
         run(PROCEDURAL, ["0"], tmp_path, engine="ray")
+    with pytest.raises(ValueError, match="belong to one machine"):
+        run(PROCEDURAL, [str(pictures)], tmp_path, engine="ray", workers="processes")
     with pytest.raises(ValueError, match="did you mean geojson"):
         run(PROCEDURAL, [str(pictures)], tmp_path, ["geojsn"])
     assert not list(tmp_path.iterdir()), "nothing was begun"

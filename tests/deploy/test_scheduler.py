@@ -250,6 +250,21 @@ def test_an_opening_that_fails_is_raised_at_once_and_leaves_no_thread():
     assert threads_now() == set()
 
 
+def test_an_opening_that_hangs_is_noticed():
+    gate = threading.Event()
+
+    def opening(core):
+        if core == 1:
+            gate.wait(30)
+        return Worker(lambda item: item)
+
+    begin = time.perf_counter()
+    with pytest.raises(TimeoutError, match=r"from core 1 within 0\.3 s while its context was opened"):
+        Scheduler(opening, (0, 1), opening_s=0.3)
+    assert time.perf_counter() - begin < 8
+    gate.set()
+
+
 def test_when_the_last_context_is_lost_the_run_says_why():
     opened, gate = [], threading.Event()
 
