@@ -62,7 +62,8 @@ class Record:
 
     name: of the source. size_hw: of the whole image in pixels. georeference: where it lies on the earth, if that is
     known. frame_number, timestamp_s: of a video or stream. image: (h, w, 3) uint8 RGB for sinks that draw; None where
-    it is too large to keep.
+    it is too large to keep. complete: False for a scene of which parts failed; it is written, and done again by a run
+    that resumes.
     """
 
     name: str
@@ -72,3 +73,4 @@ class Record:
     frame_number: int | None = None
     timestamp_s: float | None = None
     image: np.ndarray | None = None
+    complete: bool = True

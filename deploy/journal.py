@@ -42,7 +42,9 @@ class Finished:
         return name in self.names or (frame_number is not None and frame_number <= self.last_frame.get(name, -1))
 
     def note(self, record: Record) -> None:
-        """Count a record as finished."""
+        """Count a record as finished, unless parts of it failed."""
+        if not record.complete:
+            return
         if record.frame_number is None:
             self.names.add(record.name)
         else:
@@ -99,7 +101,8 @@ class Journal:
 
         Without a journal, or with one that was cut off in its first line, nothing is finished and nothing is written.
         Where the annotated video is among the formats, frames of a video that was not seen to its end are dropped from
-        the journal: a video file cannot be continued, it is written again from its first frame.
+        the journal: a video file cannot be continued, it is written again from its first frame. So are scenes of which
+        parts failed: they are done again.
         Raises ValueError for a journal of other settings, or a damaged one, OSError where it cannot be read or written.
         """
         done = Finished()
@@ -118,8 +121,10 @@ class Journal:
                 end, header = first
                 self._check(header)
                 again = "video" in self._header["formats"]
+                handle.seek(0)
+                partial = any(entry.get("complete") is False for _, entry in _whole_lines(handle, self.path))
                 kept = self._replay(handle, again, done, on_record)
-                if again or header != self._header:
+                if again or partial or header != self._header:
                     self._replace(chain([_encode(self._header)], (_encode(entry) for _, entry in kept)))
                     return done
                 for behind, _ in kept:
@@ -144,6 +149,8 @@ class Journal:
         for end, entry in lines:
             if "finished" in entry:
                 done.names.add(entry["finished"])
+            elif entry.get("complete") is False:
+                continue
             elif not again or entry["frame"] is None or entry["name"] in whole:
                 record = _record_of(entry)
                 done.note(record)
@@ -167,6 +174,7 @@ class Journal:
                 "boxes": found.xyxy.tolist(),
                 "score": found.score.tolist(),
                 "class_id": found.class_id.tolist(),
+                **({} if record.complete else {"complete": False}),
             }
         )
 

@@ -231,7 +231,8 @@ def _scene_records(
         image: np.ndarray | None = None
         if settings.pictures and not failed and scene.size_hw[0] * scene.size_hw[1] <= DRAWN_MEGAPIXELS * 1e6:
             image = scene.read(0, 0, scene.size_hw[1], scene.size_hw[0])
-        yield Record(path, scene.size_hw, merge(found, tiles, scene.size_hw), scene.georeference, image=image)
+        merged = merge(found, tiles, scene.size_hw)
+        yield Record(path, scene.size_hw, merged, scene.georeference, image=image, complete=not failed)
 
 
 def _reading(detector: Detector, settings: Settings) -> dict[str, Any]:

@@ -174,6 +174,23 @@ def test_a_damaged_tile_is_told_and_the_rest_of_the_scene_is_written(tmp_path):
     assert len(made) == len(failed) + 1
     assert len(made[-1].detections) > 0
     assert made[-1].image is None
+    assert not made[-1].complete
+
+
+def test_a_scene_of_which_parts_failed_is_done_again(tmp_path):
+    path = tmp_path / "cut.tif"
+    write_geotiff(path, 3, 1024)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 3 // 4])
+    for _ in range(2):
+        with pytest.raises(ValueError, match="could not be read, all others are written"):
+            run(PROCEDURAL, [str(path)], tmp_path / "out", ["csv"], resume=True)
+        part = len((tmp_path / "out/detections.csv").read_text().splitlines())
+    path.write_bytes(whole)
+    run(PROCEDURAL, [str(path)], tmp_path / "out", ["csv"], resume=True)
+    run(PROCEDURAL, [str(path)], tmp_path / "undisturbed", ["csv"])
+    assert (tmp_path / "out/detections.csv").read_bytes() == (tmp_path / "undisturbed/detections.csv").read_bytes()
+    assert len((tmp_path / "out/detections.csv").read_text().splitlines()) > part > 1
 
 
 @pytest.mark.parametrize(
