@@ -25,7 +25,14 @@ def found(pictures, tmp_path_factory):
     done = subprocess.run([*command, *script], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     both = [torch.load(out / "two" / f"process{rank}.pt") for rank in (0, 1)]
-    return both, {way: quantise(way, pictures, out / "one") for way in WAYS}
+    # torchrun gives each process one thread. Another number sums in another order, and Adam's first steps follow the
+    # sign of gradients that are next to nothing: with two threads here the teachers moved apart by a third.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return both, {way: quantise(way, pictures, out / "one") for way in WAYS}
+    finally:
+        torch.set_num_threads(threads)
 
 
 def distance(a, b):
