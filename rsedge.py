@@ -497,6 +497,57 @@ def demo(
     return job
 
 
+@app.command()
+def bench(
+    bundles: Annotated[list[Path] | None, typer.Argument(metavar="BUNDLE", help="One bundle or several.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for report and plots.")] = None,
+    backend: Annotated[str, typer.Option(metavar="NAME", help="As of rsedge detect.")] = "auto",
+    quick: Annotated[bool, typer.Option("--quick", help="Half a minute instead of several.")] = False,
+    seconds: Annotated[float | None, typer.Option(metavar="S", help="Of each measurement.")] = None,
+    images: Annotated[Path | None, typer.Option(metavar="DIR", help="Your own images. Default: drawn scenes.")] = None,
+    rate: Annotated[float | None, typer.Option(metavar="N", help="Offer so many images a second.")] = None,
+    contexts: Annotated[str | None, typer.Option(metavar="LIST", help="Numbers of contexts, such as 1,3,6.")] = None,
+    power_csv: Annotated[Path | None, typer.Option(metavar="FILE", help="What a power meter recorded.")] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Fit the estimates to this board and keep it.")
+    ] = False,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(metavar="OLD NEW", help="Say what changed between two reports.")
+    ] = None,
+    plots_of: Annotated[Path | None, typer.Option(metavar="FILE", help="Only draw a report's plots again.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Compare reports of different machines too.")] = False,
+) -> Job:
+    """Measure latency and throughput of bundles, each figure with its interval.
+
+    Examples:
+
+    $ rsedge bench deploy/zoo/vhr10 --out runs/bench
+    $ rsedge bench bundles/my --out runs/quick --backend emulated --quick
+    $ rsedge bench --compare old/report.json new/report.json
+    """
+
+    def job() -> None:
+        from benchmarks.bench_command import run
+
+        run(
+            bundles or [],
+            out,
+            backend=backend,
+            quick=quick,
+            seconds=seconds,
+            images=images,
+            rate=rate,
+            contexts=contexts,
+            power_csv=power_csv,
+            calibrating=calibrate,
+            comparing=compare,
+            plots_of=plots_of,
+            force=force,
+        )
+
+    return job
+
+
 @app.command("gui")
 def gui_verb(
     bundle: Annotated[

@@ -17,7 +17,7 @@ import rsedge
 
 ROOT = Path(__file__).resolve().parent.parent
 VERBS = ["train", "compare", "data", "export", "verify", "evaluate", "estimate", "bundle", "detect", "gui", "doctor"]
-VERBS += ["demo"]
+VERBS += ["bench", "demo"]
 Calls = list[tuple[Any, ...]]
 
 
@@ -99,6 +99,7 @@ def test_the_examples_parse(verb: str, monkeypatch: pytest.MonkeyPatch, capsys: 
         ("deploy.doctor_command", "run"),
         ("train.estimate_command", "run"),
         ("gui.gui_command", "run"),
+        ("benchmarks.bench_command", "run"),
     ]:
         stand_in(monkeypatch, module, function, recorder(calls))
     monkeypatch.setenv("COLUMNS", "200")
