@@ -20,7 +20,7 @@ from deploy.pipeline import Pipeline
 from deploy.postprocess import PostProcessor
 
 from .course import Course
-from .field import IOU, MOST, SCORE, dequantised
+from .field import IOU, MOST, SCORE, SPINNING_S, dequantised
 from .in_turns import Duel, duel, timed_in_turns
 from .per_box_reference import per_box_detections
 from .subject import Subject
@@ -131,6 +131,7 @@ def _of_threads(subject: Subject, course: Course, *, rounds: int, seconds: float
             course,
             rounds=max(rounds, 8),
             seconds=rounds * 2 * seconds,
+            pause_s=SPINNING_S,
         )
     pairs = list(zip(times["many"], times["one"], strict=True))
     told = f"{cpus} threads of ONNX Runtime"

@@ -22,7 +22,7 @@ HOTTER_C = 10.0
 
 @dataclass(frozen=True)
 class Change:
-    """One quantity in both reports. better: whether less is better. noise: how far off by chance, in its unit."""
+    """One quantity in both reports, with the direction in which it gets better."""
 
     bundle: str
     quantity: str
@@ -41,9 +41,9 @@ class Change:
         """The verdict in words."""
         verdict = self.verdict
         if verdict == "unknown":
-            return "cannot be told: too few values"
+            return "too few values"
         if verdict == "same":
-            return "no change beyond noise"
+            return "within noise"
         return "better" if (verdict == "lower") == self.less_is_better else "WORSE"
 
     def to_json(self) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from .subject import Subject
 SCORE, IOU, MOST = 0.25, 0.7, 300
 # Boxes of two ways to decode are the same object where they overlap so much.
 SAME = 0.9
+# Threads of an ONNX Runtime session wait for more work by spinning, a few milliseconds at most.
+SPINNING_S = 0.02
 
 
 def dequantised(heads: Sequence[np.ndarray], layout: HeadLayout) -> list[np.ndarray]:
@@ -173,6 +175,7 @@ def against_onnx_runtime(subject: Subject, course: Course, *, rounds: int, secon
             course,
             rounds=rounds,
             seconds=seconds,
+            pause_s=SPINNING_S,
         )
     floor = "ONNX Runtime alone, tensor ready"
     return [

@@ -67,12 +67,18 @@ def duel(
 
 
 def timed_in_turns(
-    contestants: Mapping[str, Callable[[], object]], course: Course, *, rounds: int, seconds: float
+    contestants: Mapping[str, Callable[[], object]],
+    course: Course,
+    *,
+    rounds: int,
+    seconds: float,
+    pause_s: float = 0.0,
 ) -> dict[str, list[float]]:
     """Call every contestant once a round; returns the milliseconds of each call, round by round.
 
     Each is called once before, uncounted. The order turns by one place a round, so that none always follows the same
-    other. Ends after `rounds`, after `seconds`, or when the course is stopped, always with whole rounds.
+    other. Ends after `rounds`, after `seconds`, or when the course is stopped, always with whole rounds. pause_s:
+    before each call, for contestants whose threads spin on for a while when they are done and would slow the next one.
     """
     names = list(contestants)
     times: dict[str, list[float]] = {name: [] for name in names}
@@ -84,6 +90,8 @@ def timed_in_turns(
             break
         place = number % len(names)
         for name in names[place:] + names[:place]:
+            if pause_s:
+                time.sleep(pause_s)
             begin = time.perf_counter()
             contestants[name]()
             times[name].append((time.perf_counter() - begin) * 1e3)

@@ -47,7 +47,7 @@ def _bundle(entry: dict[str, Any]) -> list[str]:
     if entry["latency"]:
         lines += _latency(entry["latency"])
     if entry["contexts"]:
-        lines += _contexts(entry["contexts"])
+        lines += _contexts(entry["contexts"], entry["backend"] != "onnx")
     if entry["offered"] or entry["sweep"]:
         lines += _offered(entry)
     for title, key in (("Ablation", "ablation"), ("Against the field", "field")):
@@ -84,15 +84,15 @@ def _latency(found: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def _contexts(found: Sequence[dict[str, Any]]) -> list[str]:
-    rows = [
-        [str(row["contexts"]), _cores(row["cores"]), str(row["postprocess_batch"]), _quantile(row["images_per_s"], 1),
-         str(row["images"])]
-        for row in found
-    ]  # fmt: skip
+def _contexts(found: Sequence[dict[str, Any]], has_cores: bool) -> list[str]:
+    rows = []
+    for row in found:
+        cores = _cores(row["cores"]) if has_cores else "of the CPU, shared"
+        rate = _quantile(row["images_per_s"], 1)
+        rows.append([str(row["contexts"]), cores, str(row["postprocess_batch"]), rate, str(row["images"])])
     lines = ["### As fast as the contexts go", ""]
     lines += _table(["contexts", "cores", "decoded per call", "images/s", "images"], rows)
-    if any(core >= 0 for row in found for core in row["cores"]) and len({tuple(r["cores"]) for r in found}) > 2:
+    if has_cores:
         lines += ["", "One image runs on one core; the vendor's masks that spread one image over several cores are not "
                   "offered by the backends."]  # fmt: skip
     return [*lines, ""]

@@ -178,17 +178,21 @@ def saturate(
     return Saturation(
         tuple(cores),
         postprocess_batch,
-        rate_of(np.array(stamps)),
+        rate_of(np.array(stamps), 3 * len(cores)),
         len(stamps) - 1,
         stamps[-1] - stamps[0],
         window,
     )
 
 
-def rate_of(stamps: np.ndarray) -> Quantile:
-    """Return events per second of their moments (n,) in seconds, with an interval from `PARTS` equal shares of them."""
+def rate_of(stamps: np.ndarray, least_each: int = 3) -> Quantile:
+    """Return events per second of their moments (n,) in seconds, with an interval from `PARTS` equal shares of them.
+
+    least_each: of events in a share. Results that leave in order come in bursts, up to one of each context at once, so
+    a share has to be longer than those; the interval stays open where there are too few events for it.
+    """
     whole = (len(stamps) - 1) / (stamps[-1] - stamps[0])
-    edges = np.unique(np.linspace(0, len(stamps) - 1, PARTS + 1).astype(int))
+    edges = np.linspace(0, len(stamps) - 1, min(PARTS, max(1, (len(stamps) - 1) // least_each)) + 1).astype(int)
     parts = np.diff(edges) / np.maximum(np.diff(stamps[edges]), 1e-9)
     spread = quantile_of(parts, 0.5, independent=True)
     if spread.low is None or spread.high is None:

@@ -40,9 +40,9 @@ def words(found):
 def test_changes_within_and_beyond_noise():
     found = compare(report(), report(total=20.2, rate=330))
     assert words(found) == {
-        "infer p50": "no change beyond noise",
-        "total p50": "no change beyond noise",
-        "total p99": "cannot be told: too few values",
+        "infer p50": "within noise",
+        "total p50": "within noise",
+        "total p99": "too few values",
         "6 contexts": "better",
     }
     worse = compare(report(), report(total=21.0, rate=270))
