@@ -514,7 +514,9 @@ def bench(
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option(metavar="OLD NEW", help="Say what changed between two reports.")
     ] = None,
-    plots_of: Annotated[Path | None, typer.Option(metavar="FILE", help="Only draw a report's plots again.")] = None,
+    plots_of: Annotated[
+        Path | None, typer.Option("--plots", metavar="FILE", help="Draw the plots of a report that a board wrote.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Compare reports of different machines too.")] = False,
 ) -> Job:
     """Measure latency and throughput of bundles, each figure with its interval.
@@ -523,7 +525,7 @@ def bench(
 
     $ rsedge bench deploy/zoo/vhr10 --out runs/bench
     $ rsedge bench bundles/my --out runs/quick --backend emulated --quick
-    $ rsedge bench --compare old/report.json new/report.json
+    $ rsedge bench --compare old/bench.json new/bench.json
     """
 
     def job() -> None:
