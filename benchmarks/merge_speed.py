@@ -12,8 +12,6 @@ medians in milliseconds; the last line on standard output is one JSON document.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,7 @@ import numpy as np
 from deploy.detections import Detections
 from deploy.tiling import Tile, merge, plan_tiles
 
-from .origin import origin
+from .origin import hand_over, origin
 from .postprocess_speed import medians_ms
 
 SEED = 20240611
@@ -110,15 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     for key in results[0]:
         print(f"{key:<16}" + "".join(f"{row[key]:>12}" for row in results))
-    line = json.dumps(document)
-    print(line, flush=True)  # before the file, so that a path that cannot be written costs no measurement
-    if options.json:
-        try:
-            options.json.write_text(line + "\n", encoding="utf-8")
-        except OSError as error:
-            print(f"cannot write {options.json}: {error.strerror}; choose another --json path", file=sys.stderr)
-            return 2
-    return 0
+    return hand_over(document, options.json)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""Where a benchmark's numbers come from: machine, versions, commit."""
+"""Where a benchmark's numbers come from, and where its document goes."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,3 +27,16 @@ def origin() -> dict[str, object]:
         "versions": {"python": platform.python_version(), "numpy": np.__version__},
         "commit": commit,
     }
+
+
+def hand_over(document: dict[str, Any], path: Path | None) -> int:
+    """Print a document as the last line, write it to `path` where one is given, and return the exit code."""
+    line = json.dumps(document)
+    print(line, flush=True)  # before the file, so that a path that cannot be written costs no measurement
+    if path:
+        try:
+            path.write_text(line + "\n", encoding="utf-8")
+        except OSError as error:
+            print(f"cannot write {path}: {error.strerror}; choose another --json path", file=sys.stderr)
+            return 2
+    return 0

@@ -10,8 +10,6 @@ reported are medians in milliseconds per image. The last line on standard output
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +20,7 @@ from deploy.head_layout import HeadLayout
 from deploy.letterbox import Letterbox
 from deploy.postprocess import PostProcessor
 
-from .origin import origin
+from .origin import hand_over, origin
 from .per_box_reference import per_box_detections
 
 SEED = 20240501
@@ -149,15 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{'ms per image, medians':<24}" + "".join(f"{row['objects']:>4} objects" for row in results))
     for key in [key for key in results[0] if key.endswith("_ms") or key.startswith("ratio")]:
         print(f"{key:<24}" + "".join(f"{row[key]:>12.3f}" for row in results))
-    line = json.dumps(document)
-    print(line, flush=True)  # before the file, so that a path that cannot be written costs no measurement
-    if options.json:
-        try:
-            options.json.write_text(line + "\n", encoding="utf-8")
-        except OSError as error:
-            print(f"cannot write {options.json}: {error.strerror}; choose another --json path", file=sys.stderr)
-            return 2
-    return 0
+    return hand_over(document, options.json)
 
 
 if __name__ == "__main__":

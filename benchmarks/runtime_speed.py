@@ -11,7 +11,6 @@ ratios are of the same round, reported are medians. The last line on standard ou
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import threading
 import time
@@ -30,7 +29,7 @@ from deploy.letterbox import Letterbox
 from deploy.manifest import Head, Manifest, ModelFile, TensorScale
 from deploy.pipeline import Decoder
 
-from .origin import origin
+from .origin import hand_over, origin
 from .postprocess_speed import BOX_SCALE, CLASS_SCALE, draw_heads, quantise_heads
 
 INPUT_HW = (512, 512)
@@ -169,7 +168,7 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main() -> int:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.runtime_speed", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
@@ -182,11 +181,8 @@ def main() -> None:
         print(f"{name.replace('_', ' '):<26}{rate:7.1f} images/s  {result['of_bare'][name]:6.1%} of bare{wanted}")
     p50, p99 = result["offered_p50_ms"], result["offered_p99_ms"]
     print(f"at {OFFERED_PER_S} images/s offered: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
-    document = json.dumps(result)
-    if options.json:
-        options.json.write_text(document + "\n", encoding="utf-8")
-    print(document)
+    return hand_over(result, options.json)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -31,7 +31,7 @@ from deploy.procedural import draw_scene
 from deploy.scenes import open_scene
 from deploy.tiling import TileSource, plan_tiles
 
-from .origin import origin
+from .origin import hand_over, origin
 
 SIDE, BLOCK, TILE, OVERLAP = 20000, 512, 512, 64
 PIXEL_M = 0.5
@@ -215,15 +215,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     for key in ("file_mb", "written_s", *found):
         print(f"{key:<22}{document[key]!s:>12}")
-    line = json.dumps(document)
-    print(line, flush=True)  # before the file, so that a path that cannot be written costs no measurement
-    if options.json:
-        try:
-            options.json.write_text(line + "\n", encoding="utf-8")
-        except OSError as error:
-            print(f"cannot write {options.json}: {error.strerror}; choose another --json path", file=sys.stderr)
-            return 2
-    return 0
+    return hand_over(document, options.json)
 
 
 if __name__ == "__main__":

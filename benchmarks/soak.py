@@ -12,7 +12,6 @@ output is one JSON document.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from deploy.detector import Detector
 from deploy.frames import Frame
 from deploy.manifest import Head, Manifest, ModelFile
 
-from .origin import origin
+from .origin import hand_over, origin
 
 HOUR = round(3600 * CORES * 1e3 / LATENCY_MS)
 INPUT_HW = (64, 64)
@@ -101,7 +100,7 @@ def measure(count: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main() -> int:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=HOUR)
@@ -109,11 +108,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.frames < 1:
         parser.error(f"--frames must be at least 1, got {options.frames}")
-    document = json.dumps(measure(options.frames))
-    if options.json:
-        options.json.write_text(document + "\n", encoding="utf-8")
-    print(document)
+    return hand_over(measure(options.frames), options.json)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -10,7 +10,6 @@ objects, and through merging. The last line on standard output is one JSON docum
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from deploy.metrics import score_detections
 from deploy.procedural import draw_scene
 from deploy.tiling import Tile, merge, plan_tiles
 
-from .origin import origin
+from .origin import hand_over, origin
 
 SEED = 52_000
 OVERLAP = 0.2
@@ -80,7 +79,7 @@ def measure(bundle: Path, scenes: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main() -> int:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tiled_accuracy", description=__doc__.splitlines()[0])
     parser.add_argument("bundle", nargs="?", type=Path, default=Path("deploy/zoo/procedural"))
@@ -90,11 +89,8 @@ def main() -> None:
     result = measure(options.bundle, options.scenes)
     for name, row in result["points"].items():
         print(f"{name:<6} mAP50 {row['map50']:.1f}  mAP50-95 {row['map50_95']:.1f}")
-    document = json.dumps(result)
-    if options.json:
-        options.json.write_text(document + "\n", encoding="utf-8")
-    print(document)
+    return hand_over(result, options.json)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
