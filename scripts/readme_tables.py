@@ -128,8 +128,8 @@ def runtime_table(results: dict[str, dict[str, Any]]) -> list[str]:
     ]
     lines += [
         "",
-        "Bare threads have neither the runtime's switch interval nor its pause after each answer: the bound is the fair "
-        "comparison.",
+        "Bare threads have neither the runtime's switch interval nor its pause after each answer: "
+        "the bound is the fair comparison.",
         f"At {speed['offered_per_s']} images/s offered: p50 {speed['offered_p50_ms']:.1f} ms, "
         f"p99 {speed['offered_p99_ms']:.1f} ms. Two threads inside one context: "
         f"{speed['two_threads_in_one_context']} times.",
