@@ -197,7 +197,7 @@ def test_a_folder_fills_the_album_and_pages_turn(window: MainWindow, see: See, t
     see(window, tmp_path / "many")
     assert [Path(name).name for name in window.session.album] == ["0.png", "1.png", "2.png", "3.png"]
     assert "bad.png" in window.messages.text
-    assert window.side.isTabVisible(4)
+    qtbot.waitUntil(lambda: window.side.isTabVisible(4))  # the album is shown with the next refresh
     window.show_entry(str(tmp_path / "many" / "1.png"))
     qtbot.waitUntil(lambda: Path(window.session.picture.name).name == "1.png")
     assert set(window.session.found.class_id.tolist()) == {1}
