@@ -339,6 +339,7 @@ def detect(
     score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Keep boxes that score at least this.")] = 0.25,
     iou: Annotated[float, typer.Option(min=0.0, max=1.0, help="Overlap above which the weaker box is dropped.")] = 0.7,
     resume: Annotated[bool, typer.Option("--resume", help="Pass over what an earlier run into DIR has done.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run into DIR.")] = False,
     scene: Annotated[
         bool | None,
         typer.Option(
@@ -374,22 +375,28 @@ def detect(
     fps: Annotated[
         float | None, typer.Option(metavar="N", min=0.1, help="Of annotated videos. Default: the source's.")
     ] = None,
-    contexts: Annotated[int, typer.Option(metavar="N", min=1, max=8, help="Contexts on each NPU core.")] = 2,
+    contexts: Annotated[
+        int, typer.Option(metavar="N", min=1, max=8, help="Contexts on each NPU core; on the CPU, in all.")
+    ] = 2,
     workers: Annotated[
         Literal["threads", "processes"], typer.Option(help="processes: a crash of the runtime costs one image only.")
     ] = "threads",
     postprocess_batch: Annotated[
         int, typer.Option(metavar="N", min=1, max=64, help="Decode up to N images that are ready in one call.")
     ] = 1,
-    timeout: Annotated[float, typer.Option(metavar="S", min=0.1, help="Replace a context that hangs so long.")] = 20.0,
+    timeout: Annotated[
+        float, typer.Option(metavar="S", min=0.1, help="Replace an NPU context that hangs so long.")
+    ] = 20.0,
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="ray: spread images, scenes and videos over a Ray cluster.")
     ] = "local",
 ) -> Job:
-    """Find objects in images, scenes, videos and live streams; write boxes, maps and pictures.
+    """Find objects in images, scenes, video and live streams; write boxes and maps.
 
-    What is found is written as it comes: a stopped run leaves readable files, and --resume
-    goes on. Boxes of georeferenced scenes become polygons in longitude and latitude.
+    What is found is written as it comes: a stopped run leaves readable files, and
+    --resume goes on. What cannot be read is named and passed over; the exit code
+    is 2 then. Boxes of georeferenced scenes become polygons in longitude and
+    latitude.
 
     Examples:
 
@@ -421,6 +428,7 @@ def detect(
             "workers": workers,
             "timeout_s": timeout,
             "resume": resume,
+            "overwrite": overwrite,
             "fps": fps,
             "engine": engine,
         }
@@ -583,7 +591,7 @@ def gui_verb(
 @app.command()
 def doctor(
     bundle: Annotated[
-        Path | None, typer.Argument(metavar="BUNDLE", help="Also compare this bundle's model with the runtime here.")
+        Path | None, typer.Argument(metavar="BUNDLE", help="Check this bundle too; on a board, run its model once.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of the list.")] = False,
     root: Annotated[
@@ -629,7 +637,8 @@ def _run(arguments: list[str]) -> int:
         return int(result or 0)
     try:
         code = result()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by the caller
+            sys.stdout.flush()
     except BrokenPipeError:
         raise
     except Exception as error:
@@ -643,35 +652,51 @@ def _run(arguments: list[str]) -> int:
     return int(code or 0)
 
 
+# Verb -> what is kept when it is stopped, and how it goes on.
+AFTER_STOP = {
+    "train": "what was finished is kept; after the first epoch, train goes on with --resume",
+    "compare": "what was finished is kept; the same command goes on",
+    "detect": "finished images, frames and tiles are kept; the same command with --resume goes on",
+    "bundle": "no bundle was written",
+    "doctor": "nothing was changed",
+}
+
+
+class Terminated(SystemExit):
+    """SIGTERM, as an exception: temporary folders and child processes go with the command."""
+
+
 def run_command(arguments: Sequence[str]) -> int:
     """Run `rsedge` with these arguments and return its exit code.
 
     0: done. 1: `doctor` found errors. 2: wrong usage or an error that the user can mend, told in one line on standard
-    error. 130: stopped by Ctrl-C. 141: the reader of a pipe went away. A bug raises. RSEDGE_DEBUG=1 raises errors of
-    the second kind too.
+    error. 130: stopped by Ctrl-C. 141: the reader of a pipe went away. 143: stopped by SIGTERM. A bug raises.
+    RSEDGE_DEBUG=1 raises errors of the second kind too.
     """
     try:
         return _run(list(arguments))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated) as stop:
         if os.environ.get("RSEDGE_DEBUG"):
             raise
-        verb = arguments[0] if arguments else ""
-        after = {
-            "train": "; after the first epoch, train goes on with --resume",
-            "compare": "; the same command goes on",
-        }.get(verb, "")
-        print(f"\nrsedge: stopped; what was finished is kept{after}", file=sys.stderr)
-        return 130
+        terminated = isinstance(stop, Terminated)
+        verb = next((a for a in arguments if not a.startswith("-")), "")
+        how = "stopped by SIGTERM" if terminated else "stopped"
+        begin = "" if terminated else "\n"  # behind the terminal's ^C
+        print(f"{begin}rsedge: {how}; {AFTER_STOP.get(verb, 'what was finished is kept')}", file=sys.stderr)
+        return 143 if terminated else 130
     except BrokenPipeError:
         # `rsedge data ... | head`: the reader has seen enough. Python flushes stdout once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 
 
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated(143)
+
+
 def main() -> NoReturn:
     """Run `rsedge` with the process's arguments and exit: the entry point of the console script and of `-m`."""
-    # SIGTERM as an exception, so that temporary folders and child processes go with the command.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run_command(sys.argv[1:]))
 
 

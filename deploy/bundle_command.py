@@ -112,10 +112,11 @@ def _signature(
     except OSError as error:
         if layout is not None and input_size is not None and precision is not None and activation is not None:
             return told_signature(model, layout, input_size, class_count, precision)
+        why = str(error).partition("; ")[0].partition(" (")[0]
         missing = ", ".join(option for option, value in told.items() if value is None)
         raise ValueError(
             f"{model}: only the board's runtime can tell what a .rknn file gives, and it does not answer here "
-            f"({str(error).partition('; ')[0]}); run this on the board, or give what is missing: {missing}"
+            f"({why}); run this on the board, or give what is missing: {missing}"
         ) from error
 
 
@@ -162,7 +163,9 @@ def _described(signature: Signature, found: FoundLayout, probed: Probed) -> dict
 
 def _write(model: Path, out: Path, manifest: Manifest) -> None:
     """Try the model once and put the bundle into its folder, the manifest last."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; choose a new folder for --out")
+    if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is there and not empty; choose a new folder for --out")
     ours = not out.exists()
     out.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from .scheduler import Scheduler
 
 
 class Context(Protocol):
@@ -23,7 +26,7 @@ class ContextLostError(RuntimeError):
 
 
 class SchedulerClosedError(RuntimeError):
-    """An item came after the end: `finish`, `cancel` or `close` was called before."""
+    """An item came after the end (`finish`, `cancel` or `close` was called before), or the contexts were closed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +42,9 @@ class Outcome:
 
 @dataclass(eq=False)
 class Job:
-    """The scheduler's own account of one item. submitted, done_at: `time.perf_counter` seconds."""
+    """A scheduler's own account of one item. submitted, done_at: `time.perf_counter` seconds."""
 
+    run: Scheduler
     ticket: int
     item: Any
     submitted: float
@@ -55,12 +59,15 @@ class Job:
 class Worker:
     """One thread with one context. busy_since: when the present call or opening began, None between them.
 
-    job: what it works on. gone: it takes no more items. fruitless: contexts in a row, this one included, that hung.
+    job: what it works on. opened: its context was. gone: it takes no more items. error: why, where its context cannot
+    be had. fruitless: contexts in a row, this one included, that hung.
     """
 
     core: int
     thread: threading.Thread | None = None
     busy_since: float | None = None
     job: Job | None = None
+    opened: bool = False
     gone: bool = False
+    error: Exception | None = None
     fruitless: int = 0

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .backends.availability import explain_backends
 from .detector import TIMEOUT_S, Workers, open_detector
-from .frames import Record
+from .idle_options import check_options
 from .manifest import Manifest, load_manifest
+from .quiet_libraries import quiet_libraries
+from .run_told import Output, Told
+from .scene_parts import SceneBegun, TileFound
 from .sinks import SinkSet, open_sinks
-from .sources import ReadError, SourceEvent
-from .work import Settings, Unit, Watch, records_of, units_of
+from .sources import ReadError
+from .work import Made, Settings, Unit, pieces_of, units_of
 
 Engine = Literal["local", "ray"]
-SHOWN_FAILURES = 5
-# An image that is so many times larger than the model's input is worth a word.
-SHRUNK = 3.0
 
 
 def run(
@@ -41,55 +39,76 @@ def run(
     workers: Workers = "threads",
     timeout_s: float | None = TIMEOUT_S,
     resume: bool = False,
+    overwrite: bool = False,
     fps: float | None = None,
     engine: Engine = "local",
 ) -> list[Path]:
     """Detect in every source and return the files and folders written below `out`.
 
     An image that cannot be read is told and passed over; the command then fails at its end, with all others written.
-    resume: pass over what an earlier run with the same settings has finished. engine: "ray" spreads images, scenes and
-    videos over a Ray cluster. Raises ValueError, FileNotFoundError or OSError.
+    resume: pass over what an earlier run with the same settings has finished. overwrite: replace an earlier run, which
+    is refused otherwise. engine: "ray" spreads images, scenes and
+    videos over a Ray cluster. Raises ValueError, FileNotFoundError or OSError; ValueError also for an option that would
+    change nothing for these sources, before anything is read.
     """
     for name, value in (("--score", score), ("--iou", iou)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name} must be between 0 and 1, got {value}")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: is a file, a folder is needed; choose another")
     if engine == "ray" and (contexts_per_core, workers, timeout_s) != (2, "threads", TIMEOUT_S):
         raise ValueError("--contexts, --workers and --timeout belong to one machine; leave them away with --engine ray")
     settings = replace(settings or Settings(), pictures=bool({"overlay", "video"} & set(formats)))
     units = units_of(sources, settings, images_each=32 if engine == "ray" else None)
     _check_streams(units, len(units), engine)
+    notes = check_options(units, sources, settings, formats, fps=fps, workers=workers)
+    if backend == "onnx":
+        _check_timeout(timeout_s, None, backend)
     manifest = load_manifest(bundle)
     info = {"bundle": manifest.name, "model": _digest(manifest.files), "score": score, "iou": iou, **_tiling(settings)}
-    options = {"score_threshold": score, "iou_threshold": iou}
-    console = Console()
-    with open_sinks(out, formats, manifest.class_names, info=info, resume=resume, fps=fps) as sinks:
-        if sinks.resumed:
-            console.print(f"{sinks.resumed} finished before are kept", highlight=False)
-        told = _Told(console, manifest.class_names, units)
-        scenes = {unit.what[0] for unit in units if unit.kind == "scene"}
-        begin = time.perf_counter()
-        with told.progress:
+    options: dict[str, Any] = {"score_threshold": score, "iou_threshold": iou}
+    console = Output()
+    names = [what for unit in units for what in unit.what]
+    sinks = open_sinks(
+        out, formats, manifest.class_names, info=info, resume=resume, overwrite=overwrite, names=names, fps=fps
+    )
+    local = engine == "local"
+    told = Told(console, manifest.class_names, manifest.input_hw, units, sinks.done, settings.frames, in_turn=local)
+    try:
+        with sinks, told.progress:
+            if sinks.resumed:
+                console.print(f"{sinks.resumed} finished before are kept", highlight=False)
+            for name in sinks.changed:
+                told.warn(f"{name}: has changed since it was done, it is done again")
+            for note in notes:
+                told.warn(note)
             if engine == "ray":
                 from .ray_engine import records_by_ray
 
-                made = records_by_ray(bundle, units, settings, sinks.done, backend=backend, options=options)
-                _write(made, sinks, told, manifest, scenes)
-            else:
-                with open_detector(
+                made = records_by_ray(
                     bundle,
-                    backend,
-                    contexts_per_core=contexts_per_core,
-                    workers=workers,
-                    timeout_s=timeout_s,
-                    **options,
-                ) as detector:
+                    units,
+                    settings,
+                    sinks.done,
+                    backend=backend,
+                    options=options,
+                    begun=told.begin,
+                    ended=lambda unit, last: _note_end(unit, last, settings, sinks),
+                    event=told.watch.event,
+                )
+                _write(made, sinks, told)
+            else:
+                options |= {"contexts_per_core": contexts_per_core, "workers": workers, "timeout_s": timeout_s}
+                with open_detector(bundle, backend, **options) as detector:
+                    _check_timeout(timeout_s, detector.timeout_s, detector.backend.name)
                     _tell_backend(console, bundle, manifest, detector.backend.name, backend)
-                    _write(_local(detector, units, settings, sinks, told), sinks, told, manifest, scenes)
-    told.summary(time.perf_counter() - begin, sinks)
-    if told.failures:
-        first = "; ".join(str(f.error) for f in told.failures[:SHOWN_FAILURES])
-        more = f" (and {len(told.failures) - SHOWN_FAILURES} more)" if len(told.failures) > SHOWN_FAILURES else ""
-        raise ValueError(f"{len(told.failures)} could not be read, all others are written: {first}{more}")
+                    told.start()
+                    _write(_local(detector, units, settings, sinks, told), sinks, told)
+    except (KeyboardInterrupt, SystemExit):  # the way to end a stream; what came until then is whole by now
+        if told.tally.records or sinks.unfinished:
+            told.summary(sinks)
+        raise
+    told.end(sinks)
     return sinks.paths
 
 
@@ -106,7 +125,8 @@ def command(
 ) -> None:
     """Run `rsedge detect` as typed. formats: with commas. typed: options of `settings_from`; running: of `run`."""
     names = [name.strip() for name in formats.split(",") if name.strip()]
-    run(bundle, sources, out, names, backend, score, iou, settings=settings_from(**typed), **running)
+    with quiet_libraries():
+        run(bundle, sources, out, names, backend, score, iou, settings=settings_from(**typed), **running)
 
 
 def settings_from(*, bands: str | None, stretch: str | None, **others: Any) -> Settings:
@@ -140,89 +160,46 @@ def _tell_backend(console: Console, bundle: Path, manifest: Manifest, opened: st
 
 
 def _local(
-    detector: Any, units: Sequence[Unit], settings: Settings, sinks: SinkSet, told: _Told
-) -> Generator[Record | ReadError, None, None]:
+    detector: Any, units: Sequence[Unit], settings: Settings, sinks: SinkSet, told: Told
+) -> Generator[Made, None, None]:
     for unit in units:
         told.begin(unit)
-        with closing(records_of(detector, unit, settings, sinks.done, told.watch)) as records:
-            yield from records
-        if unit.kind == "video" and settings.frames is None:  # a stream has no end, a part of a video is not it
-            sinks.source_finished(unit.what[0])
+        record: Made | None = None
+        with closing(pieces_of(detector, unit, settings, sinks.done, told.watch)) as records:
+            for record in records:
+                yield record
+        _note_end(unit, record, settings, sinks)
 
 
-def _write(
-    records: Iterable[Record | ReadError], sinks: SinkSet, told: _Told, manifest: Manifest, scenes: set[str]
-) -> None:
-    for record in records:
-        if isinstance(record, ReadError):
-            told.failed(record)
-        else:
-            sinks.add(record)
-            told.found(record, manifest.input_hw, tiled=record.name in scenes)
+def _note_end(unit: Unit, last: Made | None, settings: Settings, sinks: SinkSet) -> None:
+    """Have a video that was seen to its end count as finished; a part of one, or one that broke off, is not."""
+    if unit.kind != "video" or settings.frames is not None or isinstance(last, ReadError):
+        return
+    if unit.what[0] not in sinks.done.names:
+        sinks.source_finished(unit.what[0])
 
 
-class _Told:
-    """What the user sees while it runs, and at the end."""
+def _write(records: Generator[Made, None, None], sinks: SinkSet, told: Told) -> None:
+    """Write what comes; however that ends, on a full disk too, the contexts stop before their detector closes."""
+    with closing(records):
+        for record in records:
+            if isinstance(record, ReadError):
+                told.failed(record)
+            elif isinstance(record, SceneBegun):
+                sinks.begin_scene(record)
+            elif isinstance(record, TileFound):
+                sinks.add_tile(record)
+            else:
+                sinks.add(record)
+                told.found(record)
 
-    def __init__(self, console: Console, class_names: Sequence[str], units: Sequence[Unit]) -> None:
-        self.console, self.class_names = console, class_names
-        self.counts = [0] * len(class_names)
-        self.records = 0
-        self.failures: list[ReadError] = []
-        self.dropped: list[Any] = []
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-        images = sum(len(unit.what) if unit.kind == "images" else 1 for unit in units)
-        self.task = self.progress.add_task("detecting", total=images)
-        self.tiles = self.progress.add_task("tiles", total=None, visible=False)
-        self.moving, self.shrunk = False, 0
-        self.watch = Watch(tile=self._tile, event=self._event, scheduler=self.dropped.append)
 
-    def begin(self, unit: Unit) -> None:
-        self.moving = unit.kind in ("video", "live")
-        self.progress.update(self.tiles, visible=unit.kind == "scene", completed=0)
-        if self.moving:
-            self.progress.update(self.task, total=None)
-
-    def found(self, record: Record, input_hw: tuple[int, int], *, tiled: bool) -> None:
-        self.records += 1
-        self.shrunk += not tiled and max(s / m for s, m in zip(record.size_hw, input_hw, strict=True)) > SHRUNK
-        for class_id in record.detections.class_id.tolist():
-            self.counts[class_id] += 1
-        self.progress.advance(self.task)
-
-    def failed(self, failure: ReadError) -> None:
-        self.failures.append(failure)
-        self.progress.advance(self.task)
-        told = f"passed over: {failure.error}"
-        self.console.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
-
-    def summary(self, seconds: float, sinks: SinkSet) -> None:
-        seen = ", ".join(f"{n} {name}" for name, n in zip(self.class_names, self.counts, strict=True) if n) or "nothing"
-        dropped = sum(scheduler.dropped for scheduler in self.dropped)
-        late = f", {dropped} frames dropped for newer ones" if dropped else ""
-        what = "frames" if self.moving else "images"
-        told = f"{self.records} {what} in {seconds:.1f} s{late}; {sum(self.counts)} boxes: {seen}"
-        if not self.records and sinks.resumed:
-            told = f"nothing left to do, {sinks.resumed} {what} were finished before"
-        self.console.print(told, highlight=False, soft_wrap=True)
-        if self.shrunk:
-            self.console.print(
-                f"{self.shrunk} images were shrunk more than {SHRUNK:g} times, small objects vanish so; "
-                "--scene cuts them into tiles",
-                style="yellow",
-                highlight=False,
-                soft_wrap=True,
-            )
-        written = [str(path) for path in sinks.paths if path.exists()]
-        for line in (*sinks.notes(), f"wrote {', '.join(written)}" if written else "nothing was written"):
-            self.console.print(line, highlight=False, soft_wrap=True, markup=False)
-
-    def _tile(self, done: int, total: int) -> None:
-        self.progress.update(self.tiles, completed=done, total=total)
-
-    def _event(self, event: SourceEvent) -> None:
-        self.console.print(event.text, style="dim", highlight=False, markup=False)
+def _check_timeout(asked: float | None, used: float | None, backend: str) -> None:
+    """Refuse a timeout that nothing looks at: it replaces contexts of an NPU."""
+    if used is None and asked not in (None, TIMEOUT_S):
+        raise ValueError(
+            f"--timeout: replaces a context of the NPU that hangs, the backend {backend} has none; leave it away"
+        )
 
 
 def _check_streams(units: Sequence[Unit], count: int, engine: Engine) -> None:

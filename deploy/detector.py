@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -13,14 +14,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .context import Context, SchedulerClosedError
+from .context import Context
+from .crew import Crew
 from .decoding import decoder_of
 from .detections import Detections
+from .feeder import Feeder, quick_switching
 from .frames import STAGES, Frame, Result
 from .letterbox import Letterbox
 from .manifest import Manifest, load_manifest
 from .pipeline import Pipeline, check_image, finish_batch
 from .scheduler import Policy, Scheduler
+from .worker_process import Elsewhere
 
 if TYPE_CHECKING:
     from .backends.protocol import Backend
@@ -28,8 +32,6 @@ if TYPE_CHECKING:
 Workers = Literal["threads", "processes"]
 # A call that takes longer is given up: hundreds of times what a large model takes on the NPU.
 TIMEOUT_S = 20.0
-# How long a thread may keep the interpreter lock while others want it. Python's own 5 ms are two images on three cores.
-SWITCH_S = 0.0005
 
 
 class Detector:
@@ -37,17 +39,22 @@ class Detector:
 
     backend: takes uint8 RGB batches (b, h, w, 3) of the manifest's input size; normalisation and channel order are its
     business. It gets at most its `batch_size` images a call; None means any number. It serves `detect`, and belongs to
-    the thread that calls it. open_backend: opens one more, on the NPU core given, for each context of `stream`; with
-    `workers` "processes" it is called in a child process and has to travel there by pickle. cores: one entry per
-    context. options: `score_threshold`, `iou_threshold`, `max_detections`, ... of `PostProcessor`.
+    the thread that calls it. None: `detect` goes through the contexts too. open_backend: opens one more, on the NPU
+    core given, for each context of `stream`; with `workers` "processes" it is called in a child process and has to
+    travel there by pickle. cores: one entry per context. options: `score_threshold`, `iou_threshold`,
+    `max_detections`, ... of `PostProcessor`.
+
+    Contexts are opened by the first stream (or `prepare`) and stay open for the next ones, until `close`, or until
+    nobody holds the detector any more. Several streams at a time are served: contexts take a frame of each in turn.
 
     read_ms, preprocess_ms, infer_ms, postprocess_ms, total_ms: wall-clock milliseconds of the last `detect`, all of its
-    images together. timings: the sums of these over all calls and streams, and "images" and "calls".
+    images together (contexts work on several at once, so their stages may add up to more than the total). timings: the
+    sums of these over all calls and streams, and "images" and "calls".
     """
 
     def __init__(
         self,
-        backend: Backend,
+        backend: Backend | None,
         manifest: Manifest,
         *,
         open_backend: Callable[[int], Backend] | None = None,
@@ -56,11 +63,16 @@ class Detector:
         timeout_s: float | None = TIMEOUT_S,
         **options: Any,
     ) -> None:
-        if backend.batch_size is not None and backend.batch_size < 1:
+        if backend is not None and backend.batch_size is not None and backend.batch_size < 1:
             raise ValueError(f"the backend's batch_size must be None or at least 1, got {backend.batch_size}")
         if workers not in ("threads", "processes"):
             raise ValueError(f"workers must be threads or processes, got {workers!r}")
-        self.backend = backend
+        if open_backend is None and (backend is None or workers == "processes"):
+            raise ValueError(
+                f"workers {workers} without {'a backend or ' * (workers == 'threads')}open_backend: give one"
+            )
+        self._own = backend
+        self._elsewhere = Elsewhere()
         self.manifest = manifest
         self.cores, self.workers, self.timeout_s = tuple(cores), workers, timeout_s
         self.postprocessor = decoder_of(manifest, **options)
@@ -68,6 +80,15 @@ class Detector:
         self.timings: dict[str, float] = dict.fromkeys((*STAGES, "images", "calls"), 0)
         self._open_backend = open_backend
         self._buffer = np.empty((0, *manifest.input_hw, 3), np.uint8)
+        self._lock = threading.Lock()
+        self._crew: Crew | None = None
+        self._dismissal: weakref.finalize[..., Any] | None = None
+        self._closed = False
+
+    @property
+    def backend(self) -> Backend:
+        """What `detect` runs; where contexts do that, something that only has their name, once one is open."""
+        return self._elsewhere if self._own is None else self._own
 
     @property
     def class_names(self) -> list[str]:
@@ -84,19 +105,21 @@ class Detector:
             check_image(image, f"images[{i}]")
         begin = time.perf_counter()
         spent = dict.fromkeys(STAGES[1:4], 0.0)
-        size = self.backend.batch_size or max(1, len(images))
         results: list[Detections] = []
-        for start in range(0, len(images), size):
-            results += self._detect_batch(images[start : start + size], spent)
+        if self._own is None:
+            results += self._detect_in_contexts(images, spent)
+        else:
+            size = self._own.batch_size or max(1, len(images))
+            for start in range(0, len(images), size):
+                results += self._detect_batch(self._own, images[start : start + size], spent)
         self.preprocess_ms, self.infer_ms, self.postprocess_ms = (spent[stage] for stage in STAGES[1:4])
         self.total_ms = (time.perf_counter() - begin) * 1e3
-        for stage in STAGES:
-            self.timings[stage] += getattr(self, stage)
-        self.timings["images"] += len(images)
-        self.timings["calls"] += 1
+        self._count({stage: getattr(self, stage) for stage in STAGES}, images=len(images), calls=1)
         return results
 
-    def _detect_batch(self, images: Sequence[np.ndarray], spent: dict[str, float]) -> list[Detections]:
+    def _detect_batch(
+        self, backend: Backend, images: Sequence[np.ndarray], spent: dict[str, float]
+    ) -> list[Detections]:
         """Run one batch through the three stages and add their milliseconds to `spent`."""
         clock = [time.perf_counter()]
         manifest = self.manifest
@@ -109,13 +132,27 @@ class Detector:
             letterbox.apply(image, out=slot)
             letterboxes.append(letterbox)
         clock.append(time.perf_counter())
-        heads = self.backend.infer(batch)
+        heads = backend.infer(batch)
         clock.append(time.perf_counter())
         results = self.postprocessor(heads, letterboxes)
         clock.append(time.perf_counter())
         for i, stage in enumerate(STAGES[1:4]):
             spent[stage] += (clock[i + 1] - clock[i]) * 1e3
         return results
+
+    def _detect_in_contexts(self, images: Sequence[np.ndarray], spent: dict[str, float]) -> list[Detections]:
+        """Run images as a short stream and add their milliseconds to `spent`; the first error of one is raised."""
+        if not len(images):
+            return []
+        found = []
+        with closing(self._results((Frame(i, f"images[{i}]", image) for i, image in enumerate(images)))) as results:
+            for result in results:
+                if result.error is not None:
+                    raise result.error
+                for stage in STAGES[1:4]:
+                    spent[stage] += getattr(result, stage)
+                found.append(result.detections)
+        return found
 
     def stream(
         self,
@@ -138,42 +175,68 @@ class Detector:
         """
         if postprocess_batch < 1:
             raise ValueError(f"postprocess_batch must be at least 1, got {postprocess_batch}")
-        live = bool(getattr(source, "live", False))
+        try:
+            with closing(self._results(source, policy, postprocess_batch, on_start)) as results:
+                for result in results:
+                    self._count({stage: getattr(result, stage) for stage in STAGES}, images=1)
+                    yield result
+        finally:
+            self._count({}, calls=1)
+
+    def _results(
+        self,
+        source: Iterable[Any],
+        policy: Policy | None = None,
+        postprocess_batch: int = 1,
+        on_start: Callable[[Scheduler], None] | None = None,
+    ) -> Generator[Result, None, None]:
         decode = self.postprocessor
         batched = postprocess_batch > 1 and self.workers == "threads"
+        in_context = None if batched else decode
         scheduler = Scheduler(
-            self._context_opener(None if batched else decode),
-            self.cores,
-            policy=policy or ("latest" if live else "block"),
-            # A child process has a timeout of its own, and can be ended; a thread cannot.
-            timeout_s=self.timeout_s if self.workers == "threads" and self._open_backend else None,
+            self._crew_at_hand(),
+            policy=policy or ("latest" if getattr(source, "live", False) else "block"),
+            call=lambda context, item: context.run(item, in_context),
             finish=(lambda raws: finish_batch(decode, raws)) if batched else None,
             finish_batch=postprocess_batch,
         )
-        feeder = _Feeder(source, scheduler)
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(min(interval, SWITCH_S))
+        feeder = Feeder(source, scheduler)
         try:
-            if on_start is not None:
-                on_start(scheduler)
-            feeder.start()
-            for outcome in scheduler.results():
-                found = outcome.value if outcome.error is None else _failed(outcome.item, outcome.error)
-                result = replace(found, total_ms=outcome.waited_ms)
-                for stage in STAGES:
-                    self.timings[stage] += getattr(result, stage)
-                self.timings["images"] += 1
-                yield result
-            if feeder.error is not None:
-                raise feeder.error
+            with quick_switching():
+                if on_start is not None:
+                    on_start(scheduler)
+                feeder.start()
+                for outcome in scheduler.results():
+                    found = outcome.value if outcome.error is None else _failed(outcome.item, outcome.error)
+                    yield replace(found, total_ms=outcome.waited_ms)
+                if feeder.error is not None:
+                    raise feeder.error
         finally:
-            sys.setswitchinterval(interval)
             feeder.stop()
             scheduler.close()
-            self.timings["calls"] += 1
 
-    def _context_opener(self, decode: Any) -> Callable[[int], Context]:
-        manifest, opener = self.manifest, self._open_backend
+    def prepare(self) -> None:
+        """Open the contexts now, so that the first stream begins at once. Raises what opening one raises."""
+        self._crew_at_hand().open()
+
+    def _crew_at_hand(self) -> Crew:
+        """Return the contexts, those that are open or, where they failed for good, others."""
+        with self._lock:
+            if self._closed:
+                raise ValueError("the detector was closed; open the bundle again")
+            if self._crew is None or not self._crew.usable:
+                # A child process has a timeout of its own, and can be ended; a thread cannot.
+                watched = self.workers == "threads" and self._open_backend is not None
+                self._crew = Crew(self._context_opener(), self.cores, timeout_s=self.timeout_s if watched else None)
+                if self._dismissal is not None:
+                    self._dismissal.detach()
+                self._dismissal = weakref.finalize(self, self._crew.dismiss)
+                self._dismissal.atexit = False
+            return self._crew
+
+    def _context_opener(self) -> Callable[[int], Context]:
+        # What is returned must not hold the detector: its contexts end when nobody holds it any more.
+        manifest, opener, decode, elsewhere = self.manifest, self._open_backend, self.postprocessor, self._elsewhere
         if opener is None:
             if len(self.cores) > 1:
                 raise ValueError("several contexts need open_backend; a backend serves one thread")
@@ -182,11 +245,36 @@ class Detector:
         if self.workers == "processes":
             from .worker_process import ProcessContext
 
-            return lambda core: ProcessContext(opener, core, manifest, self.postprocessor, self.timeout_s)
-        return lambda core: Pipeline(opener(core), manifest, decode)
+            timeout_s = self.timeout_s
+
+            def in_process(core: int) -> Context:
+                context = ProcessContext(opener, core, manifest, decode, timeout_s)
+                elsewhere.name = context.name
+                return context
+
+            return in_process
+
+        def in_thread(core: int) -> Context:
+            backend = opener(core)
+            elsewhere.name = backend.name
+            return Pipeline(backend, manifest, decode)
+
+        return in_thread
+
+    def _count(self, stages: dict[str, float], images: int = 0, calls: int = 0) -> None:
+        with self._lock:
+            for stage, spent_ms in stages.items():
+                self.timings[stage] += spent_ms
+            self.timings["images"] += images
+            self.timings["calls"] += calls
 
     def close(self) -> None:
-        """Free the backend; the detector cannot be used afterwards."""
+        """Close the contexts and free the backend; the detector cannot be used afterwards, its streams raise."""
+        with self._lock:
+            self._closed = True
+            crew, self._crew = self._crew, None
+        if crew is not None:
+            crew.close()
         self.backend.close()
 
     def __enter__(self) -> Detector:
@@ -196,40 +284,6 @@ class Detector:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class _Feeder(threading.Thread):
-    """Reads a source and submits what it gives; keeps what the source raised."""
-
-    def __init__(self, source: Iterable[Any], scheduler: Scheduler) -> None:
-        super().__init__(name="rsedge-source", daemon=True)
-        self.source, self.scheduler = source, scheduler
-        self.error: Exception | None = None
-        self.stopping = False
-
-    def run(self) -> None:
-        try:
-            for item in self.source:
-                if self.stopping:
-                    break
-                self.scheduler.submit(item)
-        except SchedulerClosedError:
-            pass
-        except Exception as error:
-            if not self.stopping:
-                self.error = error
-        finally:
-            self.scheduler.finish()
-
-    def stop(self) -> None:
-        """End it: a source that can be closed is, so that a wait inside it ends."""
-        self.stopping = True
-        self.scheduler.cancel()
-        if self.is_alive():
-            close = getattr(self.source, "close", None)
-            if close is not None and not isinstance(self.source, Generator):  # a running generator refuses
-                close()
-            self.join(5)
 
 
 class _Lent:
@@ -255,33 +309,47 @@ def open_detector(
     contexts_per_core: int = 2,
     workers: Workers = "threads",
     timeout_s: float | None = TIMEOUT_S,
+    cpus: int | None = None,
     **options: Any,
 ) -> Detector:
     """Open a bundle on the backend named ("auto" takes the best that this machine has); options as of `Detector`.
 
     contexts_per_core: of each NPU core; two hide the work of the CPU. On the CPU alone (ONNX Runtime) so many contexts
-    share its cores.
+    share its cores. workers: with "processes" all contexts are opened here, each in a child, and none in this process,
+    which loads no runtime; "auto" takes the best backend whose contexts open there. cpus: cores for the contexts where
+    they compute on the CPU; None: all that this process may use.
 
     Raises ValueError, FileNotFoundError or OSError with the file, the rule and the cure.
     """
     from .backends.opener import Opener
-    from .backends.opening import open_backend
 
     if contexts_per_core < 1:
         raise ValueError(f"contexts_per_core must be at least 1, got {contexts_per_core}")
     manifest = load_manifest(bundle)
+    apart = workers == "processes"
+
+    def on(kind: str, backend: Backend | None) -> Detector:
+        opener = Opener(bundle, manifest, kind, contexts_per_core, shared=apart, cpus=cpus)
+        limit_s = timeout_s if opener.npu else None
+        cores = opener.cores
+        return Detector(
+            backend, manifest, open_backend=opener, cores=cores, workers=workers, timeout_s=limit_s, **options
+        )
+
+    if apart:
+        from .backends.opening import open_as
+
+        def prepared(kind: str) -> Detector:
+            detector = on(kind, None)
+            detector.prepare()
+            return detector
+
+        return open_as(bundle, manifest, backend, prepared)
+    from .backends.opening import open_backend
+
     opened = open_backend(bundle, manifest, backend)
     try:
-        opener = Opener(bundle, manifest, opened.name, contexts_per_core, shared=workers == "processes")
-        return Detector(
-            opened,
-            manifest,
-            open_backend=opener,
-            cores=opener.cores,
-            workers=workers,
-            timeout_s=timeout_s if opener.npu else None,
-            **options,
-        )
+        return on(opened.name, opened)
     except ValueError:
         opened.close()
         raise

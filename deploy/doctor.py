@@ -9,12 +9,13 @@ from pathlib import Path
 from . import doctor_npu as npu
 from . import doctor_system as system
 from .doctor_machine import Finding, Machine
+from .doctor_transfers import check_transfers
 
 # Topic -> its checks, in the order they are told. Each finding's check stands here exactly once.
 TOPICS: dict[str, tuple[str, ...]] = {
     "machine": ("chip", "kernel", "memory", "temperature", "threads"),
     "NPU": ("NPU", "NPU driver", "driver version", "NPU device", "NPU load"),
-    "software": ("runtime library", "wheel", "ONNX Runtime", "model", "Qt"),
+    "software": ("runtime library", "wheel", "ONNX Runtime", "model", "transfers", "Qt"),
     "speed": ("NPU clock", "DDR clock", "CPU clock", "decoders"),
 }
 
@@ -25,7 +26,8 @@ def diagnose(
     """Examine this machine, or a captured file tree of another one. Changes nothing.
 
     root: "/" for this machine; another folder is a capture: /proc, /sys, /dev and /usr of a machine copied below it.
-    bundle: a bundle whose model the runtime here should be able to load. environ: the environment variables that count.
+    bundle: a bundle whose model the runtime here should be able to load; on a board it is run once. environ: the
+    environment variables that count.
 
     Returns the findings in the order of `TOPICS`. A machine that is no RK3588 is not asked about an NPU.
     Raises FileNotFoundError where `root` is no folder.
@@ -60,8 +62,10 @@ def examine(machine: Machine, bundle: Path | None = None) -> list[Finding]:
     findings += [
         system.check_onnx_runtime(machine),
         npu.check_model(machine, bundle) if bundle else None,
-        system.check_qt(machine),
     ]
+    if bundle:
+        findings.append(check_transfers(machine, bundle, [finding for finding in findings if finding is not None]))
+    findings.append(system.check_qt(machine))
     if machine.is_board:
         findings += [system.check_npu_clock(machine), system.check_ddr_clock(machine)]
     findings += [system.check_cpu_clock(machine), system.check_decoders(machine)]

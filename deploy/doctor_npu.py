@@ -247,6 +247,9 @@ def _compare(machine: Machine, manifest: Manifest) -> Finding:
         if machine.is_board:
             return Finding("model", "warning", f"{told}: nothing for the NPU", "export the bundle again with its .rknn")
         return Finding("model", "ok", told)
+    if not machine.is_board and "onnx" not in manifest.files:
+        cure = "run it on the board, or export the bundle again with its ONNX file for this machine's CPU"
+        return Finding("model", "error", f"{told}: only an NPU runs it, and there is none here", cure)
     if machine.is_board and manifest.target != "rk3588":
         return Finding("model", "error", f"{told} is compiled for {manifest.target}", "export it for rk3588")
     if toolkit is None:

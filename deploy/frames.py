@@ -61,9 +61,9 @@ class Record:
     """One finished image, scene or video frame, as sinks take it: boxes in pixels of the whole image or scene.
 
     name: of the source. size_hw: of the whole image in pixels. georeference: where it lies on the earth, if that is
-    known. frame_number, timestamp_s: of a video or stream. image: (h, w, 3) uint8 RGB for sinks that draw; None where
-    it is too large to keep. complete: False for a scene of which parts failed; it is written, and done again by a run
-    that resumes.
+    known. frame_number, timestamp_s: of a video or stream. image: (h, w, 3) uint8 RGB for sinks that draw, of a large
+    scene a reduced copy; None where nobody draws or parts failed. complete: False for a scene of which parts failed; it
+    is written, and done again by a run that resumes.
     """
 
     name: str

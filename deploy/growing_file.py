@@ -33,8 +33,8 @@ def cannot_write(path: Path, error: OSError) -> OSError:
 class GrowingDocument:
     """A text file of fixed pieces with a list of items between each two of them, published whole.
 
-    path: of the file. pieces: n + 1 texts around n lists; items are joined by a comma and a line end. `append` and
-    `publish` may be called from two threads.
+    path: of the file. pieces: n + 1 texts around n lists; items are joined by a comma and a line end. `append`, `show`
+    and `publish` may be called from two threads.
     """
 
     def __init__(self, path: Path, pieces: Sequence[str]) -> None:
@@ -44,17 +44,26 @@ class GrowingDocument:
         self._pending: list[list[bytes]] = [[] for _ in range(lists)]
         self._pending_bytes = 0
         self._lengths = [0] * lists  # of each list in the file that `_fd` reads, which need not have a name yet
+        self._shown = [b""] * lists  # what stands behind them for the time being,
+        self._shown_lengths = [0] * lists  # and its lengths in that file
         self._fd = -1
         self._lock = threading.Lock()
 
     def append(self, *lists: Sequence[str]) -> None:
-        """Add items to each of the lists, all of them or none in what `publish` writes."""
+        """Add items to each of the lists, all of them or none in what `publish` writes; what was shown goes."""
         texts = [",\n".join(items).encode("utf-8") for items in lists]
         with self._lock:
+            self._shown = [b""] * len(texts)
             for pending, text in zip(self._pending, texts, strict=True):
                 if text:
                     pending.append(text)
             self._pending_bytes += sum(map(len, texts))
+
+    def show(self, *lists: Sequence[str]) -> None:
+        """Have `publish` write items behind all others, until other ones are shown or the next ones are added."""
+        texts = [",\n".join(items).encode("utf-8") for items in lists]
+        with self._lock:
+            self._shown = texts
 
     def spill(self) -> None:
         """Move what waits in memory to the disk if it has become much, without publishing it. Raises OSError."""
@@ -73,14 +82,14 @@ class GrowingDocument:
 
     def _write(self, publish: bool) -> None:
         with self._lock:
-            taken = self._pending
+            taken, shown = self._pending, self._shown
             self._pending = [[] for _ in taken]
             self._pending_bytes = 0
         scratch = self.path.with_name(self.path.name + ".part")
         fd = -1
         try:
             fd = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
-            lengths = self._fill(fd, taken)
+            lengths, shown_lengths = self._fill(fd, taken, shown)
             if publish:
                 os.fsync(fd)  # or a power cut just behind the renaming may leave an empty file
                 os.replace(scratch, self.path)
@@ -95,23 +104,31 @@ class GrowingDocument:
                 self._pending_bytes = sum(len(text) for texts in self._pending for text in texts)
             raise cannot_write(self.path, error) from error
         self.close()
-        self._fd, self._lengths = fd, lengths
+        self._fd, self._lengths, self._shown_lengths = fd, lengths, shown_lengths
 
-    def _fill(self, fd: int, taken: Sequence[Sequence[bytes]]) -> list[int]:
-        """Write the whole document, what `_fd` holds and then what was taken; return the length of each list."""
+    def _fill(self, fd: int, taken: Sequence[Sequence[bytes]], shown: Sequence[bytes]) -> tuple[list[int], list[int]]:
+        """Write the whole document, what `_fd` holds and then what was taken; return the length of each list.
+
+        shown: what comes behind each list, and its length is returned apart.
+        """
         offset = len(self._pieces[0])
-        lengths = []
+        lengths, shown_lengths = [], []
         write_all(fd, self._pieces[0])
-        for piece, length, texts in zip(self._pieces[1:], self._lengths, taken, strict=True):
-            _copy(self._fd, offset, fd, length)
+        lists = zip(self._pieces[1:], self._lengths, self._shown_lengths, taken, shown, strict=True)
+        for piece, length, skipped, texts, last in lists:
+            copy_bytes(self._fd, offset, fd, length)
             fresh = b",\n".join(texts)
             if length and fresh:
                 fresh = b",\n" + fresh
             write_all(fd, fresh)
-            write_all(fd, piece)
-            offset += length + len(piece)
             lengths.append(length + len(fresh))
-        return lengths
+            if lengths[-1] and last:
+                last = b",\n" + last
+            write_all(fd, last)
+            shown_lengths.append(len(last))
+            write_all(fd, piece)
+            offset += length + skipped + len(piece)
+        return lengths, shown_lengths
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -121,8 +138,8 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _copy(source: int, offset: int, target: int, count: int) -> None:
-    """Copy `count` bytes from `offset` of one file to where the other stands."""
+def copy_bytes(source: int, offset: int, target: int, count: int) -> None:
+    """Copy `count` bytes from `offset` of one file to where the other stands. Raises OSError."""
     while count:
         sent = os.sendfile(target, source, offset, count)
         if not sent:

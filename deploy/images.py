@@ -14,7 +14,7 @@ from .image_header import ImageHeader, check_complete, keep_colours_of_alpha, re
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 STRETCH_PERCENTILES = (0.5, 99.5)
 
-_CURE = "copy the file again, or take it out of the images and annotations"
+_CURE = "copy the file again, or take it out"
 
 if "OPENCV_LOG_LEVEL" not in os.environ:
     cv2.utils.logging.setLogLevel(

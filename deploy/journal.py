@@ -1,9 +1,11 @@
 """Journal: one line per finished record, the truth that every other output file can be rebuilt from.
 
 `records.jsonl` holds a first line that says what the run was (settings, class names, formats), then a JSON line for
-each record, handed to the operating system before `append` returns. Whatever ends the run, the lines written stay; a
-last line without its line end was cut off in the middle and does not count. Boxes and scores are float32, written as
-the doubles that they are exactly, so that a record read back is the record that was written.
+each record, handed to the operating system before `append` returns. Of a scene there are lines before that: one as it
+begins, and one for each tile, so that a run that was stopped in its middle goes on with the next tile. Whatever ends
+the run, the lines written stay; a last line without its line end was cut off in the middle and does not count. Boxes
+and scores are float32, written as the doubles that they are exactly, so that a record read back is the record that was
+written. A source is known again by its file (resolved path, size, time of change), however it is named.
 """
 
 from __future__ import annotations
@@ -11,51 +13,29 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
-
-from .detections import Detections
+from .finished import Finished
 from .frames import Record
 from .growing_file import append_whole, cannot_write
+from .journal_lines import Entry, encode, entry_of_record, entry_of_scene, entry_of_tile, whole_lines
+from .journal_replay import Replay
+from .scene_parts import SceneBegun, TileFound
+from .source_identity import Identity, identity_of
 
-VERSION = 1
+VERSION = 2
 _PICTURES = ("overlay", "video")  # drawn while the image is at hand; the journal cannot bring them back
-
-
-@dataclass
-class Finished:
-    """What is done already.
-
-    names: images and scenes, and videos seen to their end. last_frame: of each video or stream.
-    """
-
-    names: set[str] = field(default_factory=set)
-    last_frame: dict[str, int] = field(default_factory=dict)
-
-    def has(self, name: str, frame_number: int | None = None) -> bool:
-        """Tell whether an image or scene, or a frame of a video, is finished. Frames before a finished one are."""
-        return name in self.names or (frame_number is not None and frame_number <= self.last_frame.get(name, -1))
-
-    def note(self, record: Record) -> None:
-        """Count a record as finished, unless parts of it failed."""
-        if not record.complete:
-            return
-        if record.frame_number is None:
-            self.names.add(record.name)
-        else:
-            self.last_frame[record.name] = record.frame_number
 
 
 class Journal:
     """The journal of one output folder, locked for other processes while it is open.
 
     path: of the file. info, class_names, formats: what its first line says. Lines are appended with one write each;
-    where that fails, the part of a line that came through is taken back.
+    where that fails, the part of a line that came through is taken back. changed: sources whose files are others than
+    those that `resume` found in the journal.
     """
 
     def __init__(self, path: Path, info: dict[str, Any], class_names: Sequence[str], formats: Sequence[str]) -> None:
@@ -65,9 +45,13 @@ class Journal:
             "info": json.loads(json.dumps(info)),  # as it will read back: tuples are lists there
             "class_names": list(class_names),
             "formats": list(formats),
+            "wrote": sorted(formats),
         }
         self._fd = -1
         self._size = 0
+        # Of scenes and videos: as they were when they were opened.
+        self._files: dict[str, Identity] = {}
+        self.changed: list[str] = []
 
     @property
     def class_names(self) -> list[str]:
@@ -82,7 +66,7 @@ class Journal:
     def begin(self) -> None:
         """Start a new journal in the place of the one that is there. Raises OSError like `check_free`."""
         self.check_free()
-        self._replace([_encode(self._header)])
+        self._replace([encode(self._header)])
 
     def check_free(self) -> None:
         """Raise OSError where another process writes the journal that is there."""
@@ -96,13 +80,21 @@ class Journal:
             finally:
                 os.close(fd)
 
-    def resume(self, on_record: Callable[[Record], None]) -> Finished:
+    def resume(
+        self,
+        on_record: Callable[[Record], None],
+        names: Sequence[str] = (),
+        on_dropped: Callable[[Record], None] = lambda record: None,
+    ) -> Finished:
         """Go on with the journal that is there, and hand each of its records to `on_record`, in order.
 
+        names: sources of this run, as it names them. Those that the journal knows under another name are finished too;
+        where one has changed since, what was found in it is dropped and it is listed in `changed`. on_dropped: gets
+        the records of images and scenes that are to be done again.
         Without a journal, or with one that was cut off in its first line, nothing is finished and nothing is written.
         Where the annotated video is among the formats, frames of a video that was not seen to its end are dropped from
-        the journal: a video file cannot be continued, it is written again from its first frame. So are scenes of which
-        parts failed: they are done again.
+        the journal: a video file cannot be continued, it is written again from its first frame. So are records of
+        scenes of which parts failed; their other tiles stay, and those of scenes that were stopped in their middle.
         Raises ValueError for a journal of other settings, or a damaged one, OSError where it cannot be read or written.
         """
         done = Finished()
@@ -115,72 +107,45 @@ class Journal:
         try:
             _lock(fd, self.path)
             with open(fd, "rb", closefd=False) as handle:
-                first = next(_whole_lines(handle, self.path), None)
+                first = next(whole_lines(handle, self.path), None)
                 if first is None:
                     return done
                 end, header = first
                 self._check(header)
-                again = "video" in self._header["formats"]
-                handle.seek(0)
-                partial = any(entry.get("complete") is False for _, entry in _whole_lines(handle, self.path))
-                kept = self._replay(handle, again, done, on_record)
-                if again or partial or header != self._header:
-                    self._replace(chain([_encode(self._header)], (_encode(entry) for _, entry in kept)))
-                    return done
-                for behind, _ in kept:
-                    end = behind
-            os.ftruncate(fd, end)
-            os.lseek(fd, end, os.SEEK_SET)
-            self._fd, self._size, fd = fd, end, -1
+                self._header["wrote"] = sorted({*header["wrote"], *self._header["formats"]})
+                replay = Replay(handle, self.path, names, again="video" in self._header["formats"])
+                kept = replay.kept(done, on_record, on_dropped)
+                if replay.drops or header != self._header:
+                    self._replace(chain([encode(self._header)], (encode(entry) for _, entry in kept)))
+                else:
+                    for behind, _ in kept:
+                        end = behind
+                self.changed = list(replay.changed)
+            if self._fd < 0:
+                os.ftruncate(fd, end)
+                os.lseek(fd, end, os.SEEK_SET)
+                self._fd, self._size, fd = fd, end, -1
         finally:
             if fd >= 0:
                 os.close(fd)
         return done
 
-    def _replay(
-        self, handle: BinaryIO, again: bool, done: Finished, on_record: Callable[[Record], None]
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield (offset behind it, entry) of each line that stays, having told `done` and `on_record` of it."""
-        handle.seek(0)
-        whole = {entry["finished"] for _, entry in _whole_lines(handle, self.path) if "finished" in entry}
-        handle.seek(0)
-        lines = _whole_lines(handle, self.path)
-        next(lines)
-        for end, entry in lines:
-            if "finished" in entry:
-                done.names.add(entry["finished"])
-            elif entry.get("complete") is False:
-                continue
-            elif not again or entry["frame"] is None or entry["name"] in whole:
-                record = _record_of(entry)
-                done.note(record)
-                on_record(record)
-            else:
-                continue
-            yield end, entry
-
     def append(self, record: Record) -> None:
         """Write one record; it is finished when this returns. Raises OSError; the journal is then as it was before."""
-        where = record.georeference
-        found = record.detections
-        self._write(
-            {
-                "name": record.name,
-                "size_hw": [int(side) for side in record.size_hw],
-                "frame": record.frame_number,
-                "time": record.timestamp_s,
-                "crs": None if where is None else where.crs,
-                "transform": None if where is None else [float(v) for v in where.transform],
-                "boxes": found.xyxy.tolist(),
-                "score": found.score.tolist(),
-                "class_id": found.class_id.tolist(),
-                **({} if record.complete else {"complete": False}),
-            }
-        )
+        self._write(entry_of_record(record, self._new_file(record)))
+
+    def begin_scene(self, begun: SceneBegun) -> None:
+        """Write that the tiles of a scene come now. Raises OSError like `append`."""
+        file = self._files[begun.name] = identity_of(begun.name)
+        self._write(entry_of_scene(begun, file))
+
+    def append_tile(self, found: TileFound) -> None:
+        """Write what a tile of a scene found; it is finished when this returns. Raises OSError like `append`."""
+        self._write(entry_of_tile(found))
 
     def finish(self, name: str) -> None:
         """Write that a video or stream was seen to its end. Raises OSError."""
-        self._write({"finished": name})
+        self._write({"finished": name, "file": list(self._files.get(name) or identity_of(name))})
 
     def sync(self) -> None:
         """Have the disk hold what was written, against a power cut. Raises OSError."""
@@ -193,8 +158,17 @@ class Journal:
             os.close(self._fd)
             self._fd = -1
 
-    def _write(self, entry: dict[str, Any]) -> None:
-        line = _encode(entry)
+    def _new_file(self, record: Record) -> Identity | None:
+        """Return what a record was read from; None where a line before said that."""
+        if record.frame_number is None:
+            return self._files.pop(record.name, None) or identity_of(record.name)
+        if record.name in self._files:
+            return None
+        self._files[record.name] = identity_of(record.name)
+        return self._files[record.name]
+
+    def _write(self, entry: Entry) -> None:
+        line = encode(entry)
         append_whole(self._fd, self.path, line, self._size)
         self._size += len(line)
 
@@ -220,11 +194,11 @@ class Journal:
 
     def _check(self, header: dict[str, Any]) -> None:
         """Refuse to go on with the journal of a run that would have given other results."""
-        cure = "use the settings of that run, choose another output folder, or run without --resume"
+        cure = "use the settings of that run, choose another output folder, or begin anew with --overwrite"
         if header.get("journal") != VERSION:
             raise ValueError(
                 f"{self.path}: a journal of version {header.get('journal')!r}, this rsedge goes on with {VERSION}; "
-                "choose another output folder, or run without --resume"
+                "choose another output folder, or begin anew with --overwrite"
             )
         then, now = header["info"], self._header["info"]
         for key in sorted({*then, *now}):
@@ -242,7 +216,7 @@ class Journal:
             if name in self._header["formats"] and name not in header["formats"]:
                 raise ValueError(
                     f"{self.path}: was written without {name}, and pictures of finished images cannot be drawn "
-                    f"afterwards; leave {name} out, choose another output folder, or run without --resume"
+                    f"afterwards; leave {name} out, choose another output folder, or begin anew with --overwrite"
                 )
 
 
@@ -258,41 +232,5 @@ def _lock(fd: int, path: Path) -> None:
         pass
 
 
-def _encode(entry: dict[str, Any]) -> bytes:
-    return json.dumps(entry, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
-
-
 def _shown(value: Any) -> str:
     return "none" if value is None else json.dumps(value)
-
-
-def _whole_lines(handle: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (offset behind the line, entry) for each line that was written whole. Raises ValueError."""
-    end = 0
-    for number, line in enumerate(handle, 1):
-        if not line.endswith(b"\n"):
-            return
-        end += len(line)
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            entry = None
-        if not isinstance(entry, dict) or not entry.keys() >= ({"journal", "info"} if number == 1 else set()):
-            raise ValueError(f"{path}: line {number} is damaged; choose another output folder, or run without --resume")
-        yield end, entry
-
-
-def _record_of(entry: dict[str, Any]) -> Record:
-    """Return the record that a line holds, without its image."""
-    where = None
-    if entry["crs"] is not None:
-        from .georeference import Georeference
-
-        where = Georeference(entry["crs"], tuple(entry["transform"]))
-    found = Detections(
-        np.array(entry["boxes"], np.float32).reshape(-1, 4),
-        np.array(entry["score"], np.float32),
-        np.array(entry["class_id"], np.int32),
-    )
-    h, w = entry["size_hw"]
-    return Record(entry["name"], (h, w), found, where, entry["frame"], entry["time"])

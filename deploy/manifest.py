@@ -258,6 +258,8 @@ def load_manifest(bundle: Path, *, check_hashes: bool = True) -> Manifest:
     Raises ValueError or FileNotFoundError with the file, the rule and the cure.
     """
     path = bundle / MANIFEST_NAME
+    if not bundle.exists():
+        raise FileNotFoundError(f"{bundle} is not a bundle: there is no such folder; check the path")
     if not path.is_file():
         raise FileNotFoundError(f"{bundle} is not a bundle: it holds no {MANIFEST_NAME}; `rsedge export` writes one")
     try:

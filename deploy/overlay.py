@@ -43,12 +43,14 @@ def draw_boxes(
     boxes: Detections | AnnotatedImage,
     class_names: Sequence[str],
     scores: np.ndarray | None = None,
+    pen_side: int | None = None,
 ) -> np.ndarray:
     """Return a copy of the image with every box and its label.
 
     image: (h, w, 3) uint8 RGB. boxes: in pixels of this image; Detections also show their score in percent. scores:
-    (n,) to show instead. A class_id beyond class_names is shown as its number. Labels stay inside the image, avoid
-    each other and the boxes; where there is no room only the first of a class is labelled, colours say the rest.
+    (n,) to show instead. pen_side: lines and letters as for an image of that longer side; None: of its own. A class_id
+    beyond class_names is shown as its number. Labels stay inside the image, avoid each other and the boxes; where there
+    is no room only the first of a class is labelled, colours say the rest.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"image must be (h, w, 3) uint8, got {image.dtype} {image.shape}")
@@ -57,7 +59,7 @@ def draw_boxes(
     if scores is not None and len(scores) != len(boxes.xyxy):
         raise ValueError(f"scores must have one value per box ({len(boxes.xyxy)}), got {len(scores)}")
     canvas = np.ascontiguousarray(image).copy()
-    pen = _Pen.for_image(*image.shape[:2])
+    pen = _Pen.for_image(*image.shape[:2]) if pen_side is None else _Pen.for_image(pen_side, pen_side)
     ids = boxes.class_id.tolist()
     corners = boxes.xyxy.tolist()
     # The halo of all boxes first: it must never run over the line of a neighbour.

@@ -45,17 +45,21 @@ class Raw:
 
 
 class Pipeline:
-    """Run frames through one backend; see `deploy.context.Context`. Belongs to one thread.
-
-    decode: None leaves post-processing to `finish_batch`, which takes what several pipelines left.
-    """
+    """Run frames through one backend; see `deploy.context.Context`. Belongs to one thread."""
 
     def __init__(self, backend: Backend, manifest: Manifest, decode: Decoder | None) -> None:
         self.backend, self.manifest, self.decode = backend, manifest, decode
         self._buffer = np.empty((1, *manifest.input_hw, 3), np.uint8)
 
     def __call__(self, item: Any) -> Any:
-        """Return the Result of a frame (`Raw` where nothing decodes). What is no frame brings its own error along."""
+        """Return what `run` does, with the pipeline's own decoder."""
+        return self.run(item, self.decode)
+
+    def run(self, item: Any, decode: Decoder | None) -> Any:
+        """Return the Result of a frame. What is no frame brings its own error along.
+
+        decode: None leaves post-processing to `finish_batch`, which takes the `Raw` that several pipelines return.
+        """
         if not isinstance(item, Frame):
             raise item.error
         check_image(item.image, f"frame {item.number} of {item.name}")
@@ -69,10 +73,10 @@ class Pipeline:
         time.sleep(0)
         inferred = time.perf_counter()
         spent = ((ready - begin) * 1e3, (inferred - ready) * 1e3)
-        if self.decode is None:
+        if decode is None:
             # A backend may hand out its own memory, which the next image overwrites.
             return Raw(item, letterbox, [np.array(head) for head in heads], *spent)
-        found = self.decode(heads, [letterbox])[0]
+        found = decode(heads, [letterbox])[0]
         return Result(item, found, *spent, (time.perf_counter() - inferred) * 1e3)
 
     def close(self) -> None:

@@ -44,7 +44,7 @@ class Scene:
     name: the path. size_hw: (height, width) in pixels, upright. georeference: None where the scene has none that boxes
     could be placed by; `found` says what it has. driver, band_count, dtype: of the file. bands: those read, from 1.
     stretch: how their values become 8 bits; None where they are as they should be. colours: (values, 4) uint8 RGBA of a
-    file with a colour table, else None.
+    file with a colour table, else None. unread_samples: windows that `sample` had to do without.
 
     May be used from several threads. GDAL's handles may not, so that reads wait for each other; GDAL itself decodes
     with several. Pixels without data (mask, alpha, no-data value, NaN) are black.
@@ -57,6 +57,7 @@ class Scene:
         self.georeference, self.found = georeference, found
         self.band_count = int(dataset.count)
         self.stretch: Stretch | None = None
+        self.unread_samples = 0
         self._dataset, self._lock = dataset, threading.Lock()
         interpretation = [kind.name for kind in dataset.colorinterp]
         self._alpha = interpretation.index("alpha") + 1 if "alpha" in interpretation else None
@@ -203,16 +204,25 @@ class Scene:
     def sample(self) -> np.ndarray:
         """Return values of the bands read from all over the scene, (bands, n) in the file's dtype, data only.
 
-        24 x 24 windows of 64 x 64 pixels, or all of a scene that is no larger.
+        24 x 24 windows of 64 x 64 pixels, or all of a scene that is no larger. Windows that cannot be read, because the
+        file is damaged or cut off there, are passed over and counted in `unread_samples`. Raises ValueError like `read`
+        where none can.
         """
         height, width = self.size_hw
         parts = []
+        self.unread_samples, fault = 0, None
         for y, h in _spread(height):
             for x, w in _spread(width):
-                values, valid = self._load(self._stored(x, y, w, h))
+                try:
+                    values, valid = self._load(self._stored(x, y, w, h))
+                except ValueError as error:
+                    self.unread_samples, fault = self.unread_samples + 1, error
+                    continue
                 if valid is None and self._undeclared:
                     valid = (values != 0).any(axis=0)
                 parts.append(values.reshape(len(values), -1) if valid is None else values[:, valid])
+        if fault is not None and not parts:
+            raise fault
         return np.concatenate(parts, axis=1)
 
 

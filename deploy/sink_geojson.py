@@ -17,7 +17,8 @@ class GeoJsonSink:
     """Write one FeatureCollection; a box is a Polygon of its four corners, so that it follows the scene's rotation.
 
     Rings are closed and counter-clockwise, longitude comes first, there is no crs member; a box over the antimeridian
-    is a MultiPolygon with a part on either side. properties: class, score, source, and frame and timestamp of a video.
+    is a MultiPolygon with a part on either side. properties: class, score, source, frame and timestamp of a video, and
+    "complete": false of a scene that is done in part.
     without: records that had no georeference.
     """
 
@@ -31,7 +32,16 @@ class GeoJsonSink:
         """Take the detections of one scene, if it is known where it lies."""
         if record.georeference is None:
             self.without += 1
-            return
+        self._document.append(self._items(record))
+
+    def show(self, records: Sequence[Record]) -> None:
+        """Show scenes that are done in part behind all others, until the next ones are shown or a record comes."""
+        self._document.show([item for record in records for item in self._items(record)])
+
+    def _items(self, record: Record) -> list[str]:
+        """Return the features of a record, none if it is not known where it lies."""
+        if record.georeference is None:
+            return []
         found = record.detections
         where = footprints(found, record.georeference)
         source = json.dumps(readable(record.name))
@@ -39,6 +49,8 @@ class GeoJsonSink:
             source += f', "frame": {record.frame_number}'
         if record.timestamp_s is not None:
             source += f', "timestamp": {round(record.timestamp_s, 6)}'
+        if not record.complete:
+            source += ', "complete": false'
         items = []
         for i, (score, class_id) in enumerate(zip(found.score.tolist(), found.class_id.tolist(), strict=True)):
             parts = where.parts.get(i)
@@ -53,7 +65,7 @@ class GeoJsonSink:
                 f'"properties": {{"class": {self._names[class_id]}, "score": {round(score, 5)}, '
                 f'"source": {source}}}}}'
             )
-        self._document.append(items)
+        return items
 
     def spill(self) -> None:
         """Keep memory small while many records come at once. Raises OSError."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import threading
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +39,8 @@ class GeoPackageSink:
 
     The same geometries as in the GeoJSON file; all are MultiPolygons, as a layer has one type and a box over the
     antimeridian needs that one. New rows go into a copy of the file that is renamed over it: a killed run never leaves
-    a database that has to be rolled back first, which a program that only reads cannot do.
+    a database that has to be rolled back first, which a program that only reads cannot do. Rows of scenes that are
+    done in part stand behind all others in a further copy, and the layer's description names these scenes.
     without: records that had no georeference. Raises ModuleNotFoundError where pyogrio is not installed.
     """
 
@@ -49,51 +52,82 @@ class GeoPackageSink:
         self._names = np.array(class_names, object)
         self._scratch = path.with_name(f"{path.stem}.part{path.suffix}")  # GDAL knows the format by the ending
         self._pending: list[tuple[Record, Footprints]] = []
+        self._shown: list[tuple[Record, Footprints]] = []
+        self._is_shown: list[tuple[Record, Footprints]] = []
         self._rows = 0
-        self._published = False
+        self._fd = -1  # the file without what is shown; it need not have a name
+        self._lock = threading.Lock()
 
     def add(self, record: Record) -> None:
         """Take the detections of one scene, if it is known where it lies."""
         if record.georeference is None:
             self.without += 1
-            return
-        where = footprints(record.detections, record.georeference)
-        # Only what the table needs: an image must not wait here.
-        kept = Record(record.name, record.size_hw, record.detections, None, record.frame_number, record.timestamp_s)
-        self._pending.append((kept, where))
+        placed = _placed(record)
+        with self._lock:
+            self._pending += placed
+            if self._shown:
+                self._shown = []
+
+    def show(self, records: Sequence[Record]) -> None:
+        """Show scenes that are done in part behind all others, until the next ones are shown or a record comes."""
+        placed = [one for record in records for one in _placed(record)]
+        with self._lock:
+            self._shown = placed
 
     def spill(self) -> None:
         """Do nothing: what waits are a few arrays for each scene."""
 
     def publish(self) -> None:
         """Bring the file up to date, whole or not at all. Raises OSError."""
-        taken = self._pending[:]
-        if self._published and not taken:
+        with self._lock:
+            taken, shown = self._pending[:], self._shown
+        if self._fd >= 0 and not taken and (shown is self._is_shown or not (shown or self._is_shown)):
             return
+        fd, rows = self._fd, self._rows
         try:
             self._forget_scratch()
-            if self._published:
-                shutil.copyfile(self.path, self._scratch)
-            rows = self._rows + self._append(taken)
+            if taken or self._fd < 0:
+                rows = self._append(taken, self._fd, self._rows)
+                fd = os.open(self._scratch, os.O_RDONLY)
+            if shown or fd == self._fd:
+                self._forget_scratch()
+                self._append(shown, fd, rows)
             with open(self._scratch, "rb") as handle:
                 os.fsync(handle.fileno())
             os.replace(self._scratch, self.path)
         except OSError as error:
+            if fd != self._fd:
+                os.close(fd)
             self._forget_scratch()
             raise cannot_write(self.path, error) from error
-        self._rows, self._published = rows, True
-        del self._pending[: len(taken)]
+        if fd != self._fd:
+            self.close()
+        self._fd, self._rows, self._is_shown = fd, rows, shown
+        with self._lock:
+            del self._pending[: len(taken)]
 
     def close(self) -> None:
-        """Do nothing: the file is open only while it is written."""
+        """Let go of the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def _forget_scratch(self) -> None:
         """Delete what a killed run may have left; SQLite would roll the new file back by the old one's journal."""
         for ending in ("", "-journal", "-wal", "-shm"):
             self._scratch.with_name(self._scratch.name + ending).unlink(missing_ok=True)
 
-    def _append(self, taken: Sequence[tuple[Record, Footprints]]) -> int:
-        """Append rows to the scratch file, which is made if need be; return how many. Raises OSError."""
+    def _append(self, taken: Sequence[tuple[Record, Footprints]], base: int, rows: int) -> int:
+        """Write the scratch file: an open file of so many rows, or none (-1), and more of them; return how many it has.
+
+        Raises OSError.
+        """
+        if base >= 0:
+            with open(base, "rb", closefd=False) as whole, open(self._scratch, "wb") as copy:
+                whole.seek(0)
+                shutil.copyfileobj(whole, copy)
+            if not taken:
+                return rows
         from pyogrio import raw
         from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
 
@@ -125,11 +159,17 @@ class GeoPackageSink:
                 driver="GPKG",
                 geometry_type="MultiPolygon",
                 crs="EPSG:4326",
-                append=self._published,
+                append=base >= 0,
             )
             # GDAL closes the file itself and keeps quiet if that failed.
-            with closing(sqlite3.connect(f"{self._scratch.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            torn = dict.fromkeys(readable(r.name) for r in records if not r.complete)
+            address = f"{self._scratch.absolute().as_uri()}?mode={'rw' if torn else 'ro'}"
+            with closing(sqlite3.connect(address, uri=True)) as database:
                 written = database.execute(f"SELECT count(*) FROM {LAYER}").fetchone()[0]
+                if torn:
+                    told = (f"not complete: {', '.join(torn)}", LAYER)
+                    database.execute("UPDATE gpkg_contents SET description = ? WHERE table_name = ?", told)
+                    database.commit()
         except (
             DataLayerError,
             DataSourceError,
@@ -139,9 +179,18 @@ class GeoPackageSink:
             sqlite3.Error,
         ) as error:
             raise OSError(None, " ".join(str(error).split())) from error
-        if written != self._rows + total:
-            raise OSError(None, f"{written} of {self._rows + total} rows reached the file")
-        return total
+        if written != rows + total:
+            raise OSError(None, f"{written} of {rows + total} rows reached the file")
+        return rows + total
+
+
+def _placed(record: Record) -> list[tuple[Record, Footprints]]:
+    """Return a record with the places of its boxes; nothing where it is not known where it lies."""
+    if record.georeference is None:
+        return []
+    where = footprints(record.detections, record.georeference)
+    # Only what the table needs: an image must not wait here.
+    return [(replace(record, georeference=None, image=None), where)]
 
 
 def _shapes(where: Footprints) -> list[bytes]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,11 +54,20 @@ class VideoSink:
         self._films: dict[str, _Film] = {}
         self._taken: set[str] = set()
 
-    def replay(self, record: Record) -> None:
+    def replay(self, record: Record, again: bool = False) -> None:
         """Take note of a record of a video that an earlier run wrote to its end: its name is taken."""
         if record.frame_number is not None and record.name not in self._films:
             path = self.path / unused_name(_file_name(record.name), self._taken)
             self._films[record.name] = _Film(path, record.size_hw)
+
+    def drawn(self, records: Iterable[Record]) -> Iterator[Path]:
+        """Yield the videos that an earlier run wrote of its records, given in order; some may not be there."""
+        for record in records:
+            film = self._films.get(record.name)
+            if record.frame_number is not None and (film is None or film.size_hw != record.size_hw):
+                path = self.path / unused_name(_file_name(record.name), self._taken)
+                self._films[record.name] = _Film(path, record.size_hw)
+                yield path
 
     def add(self, record: Record) -> None:
         """Draw one frame and append it. Raises OSError."""

@@ -109,7 +109,8 @@ def choose_bands(name: str, interpretation: Sequence[str], bands: Sequence[int] 
     if bands is not None:
         chosen = tuple(int(band) for band in bands)
         if len(chosen) not in (1, 3) or not all(1 <= band <= count for band in chosen):
-            raise ValueError(f"{name}: bands must name three or one of its {count}, counted from 1, got {chosen}")
+            came = ",".join(map(str, chosen))
+            raise ValueError(f"{name}: bands must name three or one of its {count}, counted from 1, got {came}")
         return chosen
     if "cyan" in interpretation:
         raise ValueError(f"{name}: its colours are CMYK, RGB is needed; convert it, or choose bands")

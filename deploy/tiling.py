@@ -81,9 +81,9 @@ class TileSource:
     """Give the tiles of a scene that show something as frames, one after the other; a `Source` for `Detector.stream`.
 
     A frame's number is its tile's place in `tiles`, its `corner_xy` the tile's corner. Empty tiles (`looks_empty`) are
-    passed over and counted in `empty`. A tile that cannot be read becomes a ReadError in its place, and the next one
-    follows. Tiles are read when they are asked for, four neighbours at a time, so that no more than these are in memory
-    beside what the caller holds. A frame's read_ms is its share of that.
+    passed over, their numbers are in `empties`. A tile that cannot be read becomes a ReadError in its place, and the
+    next one follows. Tiles are read when they are asked for, four neighbours at a time, so that no more than these are
+    in memory beside what the caller holds. A frame's read_ms is its share of that.
     """
 
     kind: Kind = "scene"
@@ -96,10 +96,15 @@ class TileSource:
         self.name, self.decoder = scene.name, f"software: GDAL's {scene.driver}"
         self.count: int | None = len(self.tiles)
         self.size_hw: tuple[int, int] | None = scene.size_hw
-        self.empty = 0
+        self.empties: list[int] = []
         self._done: Container[int] = ()
         self._next = 0
         self._closed = False
+
+    @property
+    def empty(self) -> int:
+        """How many tiles were passed over because they show nothing."""
+        return len(self.empties)
 
     def skip(self, *, names: Container[str] = (), numbers: Container[int] = ()) -> None:
         """Pass over the tiles in `numbers`; `names` is not looked at, all tiles have the scene's."""
@@ -112,7 +117,7 @@ class TileSource:
                     return
                 self._next = number + 1
                 if read is None:
-                    self.empty += 1
+                    self.empties.append(number)
                 else:
                     yield read
 

@@ -34,7 +34,8 @@ class VideoSource:
 
     A file that ends more than a second before what its header states ends with a ReadError; up to that it is told only.
 
-    Raises FileNotFoundError, or ValueError where it is no video or holds no frame that can be decoded.
+    Raises FileNotFoundError, ValueError where it is no video or holds no frame that can be decoded, or OSError where an
+    address gives none.
     """
 
     live = False
@@ -126,6 +127,11 @@ class VideoSource:
 
     def _open(self, decoder: VideoDecoder) -> tuple[cv2.VideoCapture, VideoDecoder]:
         capture, used = open_capture(self._what, decoder, live=False)
+        if capture is None and "://" in self._what:
+            raise OSError(
+                f"{self.name}: gives no video (nobody answers, there is no such file, or access is denied); check the "
+                "address and the server, or copy the file here"
+            )
         if capture is None:
             raise ValueError(
                 f"{self.name}: cannot be opened as a video (damaged, cut off, or of a kind that FFmpeg does not know); "

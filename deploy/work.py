@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,16 +12,23 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .detector import Detector
-from .frames import Record
+from .finished import Finished
+from .frames import Record, Result
 from .images import list_images
-from .journal import Finished
-from .sources import OnEvent, ReadError, Source, classify, open_source, shown
+from .manifest import Manifest
+from .scene_parts import SceneBegun, ScenePart, TileFound, merged
+from .sources import OnEvent, ReadError, Source, SourceEvent, classify, open_source, shown
 
 if TYPE_CHECKING:
+    from .scenes import Scene
     from .scheduler import Policy, Scheduler
+    from .tiling import Tile
 
-# A scene of more megapixels is not kept whole for pictures of it.
+# What comes out of a unit; tiles and where they begin only for who wants to keep them.
+Made = Record | ReadError | SceneBegun | TileFound
+# A scene of more megapixels is not kept whole for pictures of it, but reduced to so many pixels along its longer side.
 DRAWN_MEGAPIXELS = 60.0
+DRAWN_SIDE_PX = 4096
 
 
 @dataclass(frozen=True)
@@ -66,11 +74,14 @@ class Watch:
     """What a caller wants to hear while records are made.
 
     tile: (done, total) of the present scene. event: what happens to a stream. scheduler: each run's, as it starts.
+    opened: each source, before its first frame. result: each model input's, with its stage clocks.
     """
 
     tile: Callable[[int, int], None] = field(default=lambda done, total: None)
     event: OnEvent | None = None
     scheduler: Callable[[Scheduler], None] = field(default=lambda scheduler: None)
+    opened: Callable[[Source], None] = field(default=lambda source: None)
+    result: Callable[[Result], None] = field(default=lambda result: None)
     empty_tiles: int = 0
 
 
@@ -123,12 +134,31 @@ def records_of(
 
     done: what to pass over. Raises what a source or the runtime raises.
     """
+    with closing(pieces_of(detector, unit, settings, done, watch)) as pieces:
+        for piece in pieces:
+            if isinstance(piece, Record | ReadError):
+                yield piece
+
+
+def pieces_of(
+    detector: Detector, unit: Unit, settings: Settings, done: Finished, watch: Watch | None = None
+) -> Generator[Made, None, None]:
+    """Yield what `records_of` yields, and before the record of a scene a SceneBegun and a TileFound for each tile.
+
+    Tiles in `done.parts` are passed over and merged with the others; a SceneBegun says that none of them fit.
+    """
     watch = watch or Watch()
     if unit.kind == "scene":
         if not done.has(unit.what[0]):
-            yield from _scene_records(detector, unit.what[0], settings, watch)
+            yield from _scene_pieces(detector, unit.what[0], settings, done.parts.get(unit.what[0]), watch)
         return
-    source = _source_of(unit, settings, watch)
+    try:
+        source = _source_of(unit, settings, watch)
+    except (ValueError, OSError) as error:
+        if unit.kind != "video":
+            raise
+        yield ReadError(0, unit.name, error)
+        return
     with source:
         if unit.kind == "images":
             source.skip(names=done.names)
@@ -137,6 +167,7 @@ def records_of(
                 return
             source.skip(numbers=range(done.last_frame.get(source.name, -1) + 1))
         moving = unit.kind != "images"
+        watch.opened(source)
         # A stream counts from 0 each time it is opened; a run that goes on counts on.
         before = done.last_frame.get(source.name, -1) + 1 if unit.kind == "live" else 0
         frames: Iterable[Any] = source
@@ -151,6 +182,7 @@ def records_of(
             on_start=watch.scheduler,
         )
         for result in results:
+            watch.result(result)
             frame = result.frame
             if result.error is not None:
                 yield ReadError(frame.number, frame.name, result.error)
@@ -197,47 +229,79 @@ def _source_of(unit: Unit, settings: Settings, watch: Watch) -> Source:
     return open_source(unit.what[0], live=live, on_event=watch.event)
 
 
-def _scene_records(
-    detector: Detector, path: str, settings: Settings, watch: Watch
-) -> Generator[Record | ReadError, None, None]:
-    """Yield a ReadError for each tile of a scene that failed, then the scene's record from all others."""
+def _scene_pieces(
+    detector: Detector, path: str, settings: Settings, part: ScenePart | None, watch: Watch
+) -> Generator[Made, None, None]:
+    """Yield what each tile of a scene found or that it failed, then the scene's record from all that did not.
+
+    part: tiles that are done.
+    """
     from .scenes import open_scene
-    from .tiling import TileSource, merge, plan_tiles
+    from .tiling import TileSource, plan_tiles
 
     height, width = detector.manifest.input_hw
     tile_hw = (settings.tile_px, settings.tile_px) if settings.tile_px else (height, width)
     try:
-        scene = open_scene(path, **_reading(detector, settings))
+        scene = open_scene(path, **reading_of(detector.manifest, settings))
     except ValueError as error:
         yield ReadError(0, path, error)
         return
     with scene:
         source = TileSource(scene, plan_tiles(scene.size_hw, tile_hw, settings.overlap))
-        found, tiles, failed = [], [], 0
+        plan = _plan_of(scene, source.tiles)
+        if part is None or part.begun.plan != plan:
+            part = ScenePart(SceneBegun(path, scene.size_hw, plan, scene.georeference))
+            yield part.begun
+        part = part.copy()  # who writes the tiles may note them in the one that came
+        source.skip(numbers=frozenset((*part.tiles, *part.empty)))
+        watch.opened(source)
+        if scene.unread_samples and watch.event is not None:
+            told = f"{scene.unread_samples} of the windows that its stretch is taken from cannot be read, others decide"
+            watch.event(SourceEvent("skipped", f"{path}: {told}"))
+        failed = empty = 0
         results = detector.stream(
             source, postprocess_batch=settings.postprocess_batch, on_start=watch.scheduler, policy="block"
         )
         for result in results:
             watch.tile(result.frame.number + 1, len(source.tiles))
+            watch.result(result)
             if result.error is not None:
                 failed += 1
                 yield ReadError(result.frame.number, path, result.error)
                 continue
-            found.append(result.detections)
-            tiles.append(source.tiles[result.frame.number])
-        if failed and not found:
+            passed = source.empties[empty:]
+            empty += len(passed)
+            number = result.frame.number
+            piece = TileFound(path, number, source.tiles[number], result.detections, tuple(passed))
+            part.note(piece)
+            yield piece
+        if failed and not part.tiles:
             return
         watch.empty_tiles += source.empty
         image: np.ndarray | None = None
-        if settings.pictures and not failed and scene.size_hw[0] * scene.size_hw[1] <= DRAWN_MEGAPIXELS * 1e6:
-            image = scene.read(0, 0, scene.size_hw[1], scene.size_hw[0])
-        merged = merge(found, tiles, scene.size_hw)
-        yield Record(path, scene.size_hw, merged, scene.georeference, image=image, complete=not failed)
+        if settings.pictures and not failed:
+            image = picture_of(scene)
+        found = merged(part.tiles.values(), scene.size_hw)
+        yield Record(path, scene.size_hw, found, scene.georeference, image=image, complete=not failed)
 
 
-def _reading(detector: Detector, settings: Settings) -> dict[str, Any]:
+def _plan_of(scene: Scene, tiles: Sequence[Tile]) -> str:
+    """Return what tiles of a scene must have in common to be merged, in words."""
+    height, width = scene.size_hw
+    second = tiles[1] if len(tiles) > 1 else tiles[0]
+    cut = f"{width}x{height} in {len(tiles)} of {tiles[0].w}x{tiles[0].h}, the second at {second.x},{second.y}"
+    return f"{cut}; bands {scene.bands}, {scene.stretch or 'not stretched'}"
+
+
+def picture_of(scene: Scene) -> np.ndarray:
+    """Return a scene as one (h, w, 3) uint8 image to draw on, reduced where it is large."""
+    h, w = scene.size_hw
+    return scene.read(0, 0, w, h) if h * w <= DRAWN_MEGAPIXELS * 1e6 else scene.overview(DRAWN_SIDE_PX)
+
+
+def reading_of(manifest: Manifest, settings: Settings) -> dict[str, Any]:
     """Return how a scene's bands are read: as the settings say, else as the bundle's manifest does."""
-    given = detector.manifest.bands
+    given = manifest.bands
     bands = settings.bands if settings.bands is not None or given is None else given.indexes
     if settings.stretch is not None or given is None:
         return {"bands": bands, "percentiles": settings.stretch}

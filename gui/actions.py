@@ -106,10 +106,10 @@ COMMANDS = (
     Command("run", "previous_picture", QT_TRANSLATE_NOOP("Actions", "Pre&vious picture"), "Ctrl+PgUp"),
     Command("compare", "open_truth", QT_TRANSLATE_NOOP("Actions", "Open &annotations…"), "Ctrl+T"),
     Command("compare", "open_truth_folder", QT_TRANSLATE_NOOP("Actions", "Open annotations &folder…"), "Ctrl+Shift+T"),
-    Command("compare", "no_truth", QT_TRANSLATE_NOOP("Actions", "&Remove annotations")),
+    Command("compare", "no_truth", QT_TRANSLATE_NOOP("Actions", "&Remove annotations"), "Ctrl+Shift+R"),
     Command("compare", "", ""),
     Command("compare", "compare_bundle", QT_TRANSLATE_NOOP("Actions", "&Second bundle beside…"), "Ctrl+2"),
-    Command("compare", "no_second", QT_TRANSLATE_NOOP("Actions", "&Close second bundle")),
+    Command("compare", "no_second", QT_TRANSLATE_NOOP("Actions", "&Close second bundle"), "Ctrl+Shift+2"),
 )
 MENUS = {
     "file": QT_TRANSLATE_NOOP("Actions", "&File"),

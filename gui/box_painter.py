@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PyQt5.QtCore import QLineF, QPointF, QRectF, Qt
-from PyQt5.QtGui import QColor, QFont, QFontMetricsF, QPainter, QPen
+from PyQt5.QtGui import QColor, QPainter, QPen
 
 from deploy.detections import Detections
-from deploy.palette import class_colour, text_colour
+from deploy.palette import class_colour
+
+from .line_pool import LinePool
 
 # What the boxes look like beside the truth: right, wrong, missed.
 HIT, FALSE, MISSED = "hit", "false", "missed"
 # Boxes further outside than the view's own size are not prepared.
 _MARGIN = 1.0
-_MOST_LABELS = 400
-# Narrower boxes are known by their colour; their labels would hide the picture.
-_LABELLED_PX = 22.0
 
 
 @dataclass(eq=False)
@@ -43,7 +41,12 @@ class BoxPainter:
         self._missed_id = np.empty(0, np.int32)
         self._strokes: list[_Strokes] = []
         self._covered: QRectF | None = None
-        self.class_names: Sequence[str] = ()
+        self._pool = LinePool()
+
+    @property
+    def found(self) -> Detections:
+        """What is drawn."""
+        return self._found
 
     def set_boxes(
         self,
@@ -57,10 +60,10 @@ class BoxPainter:
         self._missed, self._missed_id = missed or (np.empty((0, 4), np.float32), np.empty(0, np.int32))
         self._covered = None
 
-    def paint(self, painter: QPainter, view: QRectF, scale: float, ratio: float = 1.0) -> None:
+    def paint(self, painter: QPainter, view: QRectF, ratio: float = 1.0) -> None:
         """Draw the boxes that `view` (in pixels of the picture) shows; the painter is in pixels of the picture.
 
-        scale: screen pixels per pixel of the picture. ratio: device pixels per screen pixel.
+        ratio: device pixels per screen pixel.
         """
         self._prepare(view)
         painter.setRenderHint(QPainter.Antialiasing, False)
@@ -74,38 +77,6 @@ class BoxPainter:
         for strokes in self._strokes:
             painter.setPen(_pen(strokes.colour, strokes.kind, ratio))
             painter.drawLines(strokes.lines)
-
-    def paint_labels(self, painter: QPainter, view: QRectF, scale: float, font: QFont) -> None:
-        """Write class and score above boxes that are wide enough; the painter is in screen pixels of `view`."""
-        boxes = self._found.xyxy
-        if not len(boxes):
-            return
-        seen = _inside(boxes, view) & ((boxes[:, 2] - boxes[:, 0]) * scale >= _LABELLED_PX)
-        rows = np.flatnonzero(seen)[:_MOST_LABELS]
-        painter.setFont(font)
-        metrics = QFontMetricsF(font)
-        height = metrics.height()
-        widths: dict[str, float] = {}
-        taken: list[QRectF] = []
-        names, ids, scores = self.class_names, self._found.class_id, self._found.score
-        for row in rows.tolist():
-            class_id = int(ids[row])
-            name = names[class_id] if class_id < len(names) else str(class_id)
-            text = f"{name} {100 * float(scores[row]):.0f}"
-            if text not in widths:
-                widths[text] = metrics.horizontalAdvance(text) + 8
-            x = (float(boxes[row, 0]) - view.x()) * scale - 1
-            y = (float(boxes[row, 1]) - view.y()) * scale - height - 1
-            if y < 0:
-                y = (float(boxes[row, 3]) - view.y()) * scale + 1
-            place = QRectF(x, y, widths[text], height)
-            if any(place.intersects(other) for other in taken):
-                continue
-            taken.append(place)
-            rgb = class_colour(class_id)
-            painter.fillRect(place, QColor(*rgb))
-            painter.setPen(QColor(*text_colour(rgb)))
-            painter.drawText(place, Qt.AlignCenter, text)
 
     def paint_selected(self, painter: QPainter, box: np.ndarray, class_id: int, ratio: float = 1.0) -> None:
         """Draw the selected box above all others: white, with its class colour inside. box: (4,)."""
@@ -124,23 +95,25 @@ class BoxPainter:
             return
         dx, dy = view.width() * _MARGIN, view.height() * _MARGIN
         self._covered = view.adjusted(-dx, -dy, dx, dy)
-        self._strokes = []
-        rows = np.flatnonzero(_inside(self._found.xyxy, self._covered))
-        boxes, ids = self._found.xyxy[rows], self._found.class_id[rows]
+        rows = np.flatnonzero(inside(self._found.xyxy, self._covered))
         # The best boxes come first in Detections; painted last, they lie above the others.
-        boxes, ids = boxes[::-1], ids[::-1]
-        hit = None if self._kind is None else self._kind[rows][::-1]
-        for class_id in np.unique(ids).tolist():
-            own = ids == class_id
-            if hit is None:
-                self._strokes.append(_Strokes(_colour(class_id), _sides(boxes[own]), None))
-                continue
-            for kind, which in ((HIT, own & hit), (FALSE, own & ~hit)):
-                if which.any():
-                    self._strokes.append(_Strokes(_colour(class_id), _sides(boxes[which]), kind))
-        for class_id in np.unique(self._missed_id).tolist():
-            own = self._missed_id == class_id
-            self._strokes.append(_Strokes(_colour(class_id), _sides(self._missed[own]), MISSED))
+        rows = rows[::-1]
+        groups = 2 * self._found.class_id[rows]
+        if self._kind is not None:
+            groups += ~self._kind[rows]
+        order = np.argsort(groups, kind="stable")
+        groups, boxes = groups[order], self._found.xyxy[rows[order]]
+        missed = np.argsort(self._missed_id, kind="stable")
+        boxes = np.concatenate([boxes, self._missed[missed]])
+        groups = np.concatenate([groups, -1 - self._missed_id[missed]])  # below 0, so that no class is another's
+        starts = [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist()] if len(groups) else []
+        lines = self._pool.fill(_sides(boxes))
+        self._strokes = []
+        for start, end in zip(starts, [*starts[1:], len(groups)], strict=False):
+            group = int(groups[start])
+            class_id = group // 2 if group >= 0 else -1 - group
+            kind = MISSED if group < 0 else None if self._kind is None else (HIT, FALSE)[group % 2]
+            self._strokes.append(_Strokes(_colour(class_id), lines[4 * start : 4 * end], kind))
 
 
 def _pen(colour: QColor, kind: str | None, ratio: float) -> QPen:
@@ -161,16 +134,13 @@ def _colour(class_id: int) -> QColor:
     return QColor(*class_colour(class_id))
 
 
-def _inside(boxes: np.ndarray, view: QRectF) -> np.ndarray:
+def inside(boxes: np.ndarray, view: QRectF) -> np.ndarray:
+    """Return which boxes (n, 4) touch a part of the picture, (n,) bool."""
     low, high = (view.left(), view.top()), (view.right(), view.bottom())
     return np.asarray(((boxes[:, :2] <= high) & (boxes[:, 2:] >= low)).all(axis=1))
 
 
-def _sides(boxes: np.ndarray) -> list[QLineF]:
-    x1, y1, x2, y2 = (side.tolist() for side in boxes.astype(float).T)
-    return [
-        *map(QLineF, x1, y1, x2, y1),
-        *map(QLineF, x1, y2, x2, y2),
-        *map(QLineF, x1, y1, x1, y2),
-        *map(QLineF, x2, y1, x2, y2),
-    ]
+def _sides(boxes: np.ndarray) -> np.ndarray:
+    """Return the four sides of each box (n, 4) as lines, (4 n, 4), box by box."""
+    corners = boxes[:, [0, 1, 2, 1, 0, 3, 2, 3, 0, 1, 0, 3, 2, 1, 2, 3]]  # above, below, left, right
+    return np.asarray(corners.reshape(-1, 4))

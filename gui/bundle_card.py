@@ -81,7 +81,7 @@ class BundleCard(QTextBrowser):
             (self.tr("Folder"), str(card.bundle)),
             (self.tr("Model input"), self.tr("{width} × {height} pixels").format(width=width, height=height)),
             (self.tr("Precision"), manifest.precision),
-            (self.tr("Files"), ", ".join(f"{name} {size:.1f} MB" for name, size in card.megabytes.items())),
+            (self.tr("Files"), ", ".join(f"{name} {_size(size)}" for name, size in card.megabytes.items())),
             (self.tr("Chip"), manifest.target),
             (self.tr("Licence"), manifest.licence or self.tr("not stated")),
         ]
@@ -124,8 +124,13 @@ def _table(rows: list[tuple[str, str]]) -> str:
     return f"<table cellspacing='0' cellpadding='2'>{cells}</table>"
 
 
+def _size(megabytes: float) -> str:
+    return f"{megabytes:.1f} MB" if megabytes >= 0.1 else f"{megabytes * 1e3:.0f} kB"
+
+
 def _classes(manifest: Manifest) -> str:
-    return "&nbsp; ".join(
-        f"<span style='color:{QColor(*class_colour(i)).name()}'>■</span> {html.escape(name)}"
-        for i, name in enumerate(manifest.class_names)
+    colours = [QColor(*class_colour(i)).name() for i in range(len(manifest.class_names))]
+    names = [html.escape(name).replace(" ", "&nbsp;") for name in manifest.class_names]  # a name stays by its colour
+    return " &nbsp;".join(
+        f"<span style='color:{colour}'>■</span>&nbsp;{name}" for colour, name in zip(colours, names, strict=True)
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from PyQt5.QtCore import QObject, pyqtSignal
+from PyQt5.QtCore import QObject, QTimer, pyqtSignal
 from PyQt5.QtWidgets import QSplitter
 
 from deploy.manifest import Manifest
@@ -25,8 +25,13 @@ class Comparing(QObject):
         super().__init__(parent)
         self._first, self._shelf, self._splitter = first, shelf, splitter
         self.second: Pane | None = None
+        # The second picture follows in the loop's next turn: both in one would take twice as long.
+        self._moved: tuple[float, float, float] | None = None
+        self._next_turn = QTimer(self)
+        self._next_turn.setSingleShot(True)
+        self._next_turn.timeout.connect(self._follow)
         first.view.view_changed.connect(self._first_moved)
-        first.sifted.connect(self._sifted)
+        first.sifted.connect(self._next_turn.start)
         for pane_signal in (first.shown, first.sifted):
             pane_signal.connect(self._entitle)
 
@@ -79,7 +84,14 @@ class Comparing(QObject):
 
     def _first_moved(self, x: float, y: float, zoom: float) -> None:
         if self.second is not None:
-            self.second.view.follow(x, y, zoom)
+            self._moved = (x, y, zoom)
+            self._next_turn.start()
+
+    def _follow(self) -> None:
+        if self.second is not None and self._moved is not None:
+            self.second.view.follow(*self._moved)
+        self._moved = None
+        self._sifted()
 
     def _sifted(self) -> None:
         """Filters count for both, by class name where the bundles' classes differ."""

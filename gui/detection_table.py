@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from PyQt5.QtCore import QAbstractTableModel, QEvent, QItemSelectionModel, QModelIndex, Qt, pyqtSignal
-from PyQt5.QtGui import QColor, QPixmap
+from PyQt5.QtGui import QColor, QPixmap, QResizeEvent
 from PyQt5.QtWidgets import QAbstractItemView, QHeaderView, QLineEdit, QTableView, QVBoxLayout, QWidget
 
 from deploy.detections import Detections
@@ -14,6 +14,7 @@ from deploy.georeference import Georeference
 from deploy.palette import class_colour
 
 CLASS, SCORE, SIZE, PLACE = range(4)
+_BLOCK = 256
 
 
 def swatch(class_id: int, side: int = 12) -> QPixmap:
@@ -39,6 +40,7 @@ class DetectionModel(QAbstractTableModel):
         self._metres: float | None = None
         self._column, self._descending, self._text = SCORE, True, ""
         self._swatches: dict[int, QPixmap] = {}
+        self._lonlat: dict[int, np.ndarray] = {}  # of _BLOCK rows of `found`, by the number of the block
 
     def set_detections(
         self,
@@ -50,6 +52,8 @@ class DetectionModel(QAbstractTableModel):
     ) -> None:
         """Take what is shown. found: of the session; shown: rows of it; metres_per_px: None shows sizes in pixels."""
         self.beginResetModel()
+        if found is not self._found or georeference is not self._georeference:
+            self._lonlat.clear()
         self._found, self._shown, self._names = found, shown, class_names
         self._georeference, self._metres = georeference, metres_per_px
         self._arrange()
@@ -113,10 +117,16 @@ class DetectionModel(QAbstractTableModel):
             class_id = int(self._found.class_id[row])
             return self._swatches.setdefault(class_id, swatch(class_id))
         if role == Qt.TextAlignmentRole and index.column() == SCORE:
-            return int(Qt.AlignRight | Qt.AlignVCenter)
+            return int(Qt.AlignHCenter | Qt.AlignVCenter)
         if role in (Qt.DisplayRole, Qt.ToolTipRole):
             return self._text_of(row, index.column())
         return None
+
+    def longest(self) -> tuple[str, str, str, str]:
+        """Return a text for each column that is about as long as its longest one."""
+        size = "000.0 × 000.0" if self._metres else "0000 × 0000"
+        place = "-000.000000, 00.000000" if self._georeference is not None else "00000, 00000"
+        return max(self._names, key=len, default=""), "0.00", size, place
 
     def sort(self, column: int, order: Qt.SortOrder = Qt.AscendingOrder) -> None:
         """Sort by a column."""
@@ -137,9 +147,17 @@ class DetectionModel(QAbstractTableModel):
                 return f"{(x2 - x1) * self._metres:.1f} × {(y2 - y1) * self._metres:.1f}"
             return f"{x2 - x1:.0f} × {y2 - y1:.0f}"
         if self._georeference is not None:
-            lon, lat = self._georeference.to_lonlat(np.array([[(x1 + x2) / 2, (y1 + y2) / 2]]))[0].tolist()
+            lon, lat = self._lonlat_of(row, self._georeference)
             return f"{lon:.6f}, {lat:.6f}"
         return f"{(x1 + x2) / 2:.0f}, {(y1 + y2) / 2:.0f}"
+
+    def _lonlat_of(self, row: int, georeference: Georeference) -> list[float]:
+        """Return where the middle of a box lies. PROJ takes as long for one place as for a hundred."""
+        block = row // _BLOCK
+        if block not in self._lonlat:
+            boxes = self._found.xyxy[block * _BLOCK : (block + 1) * _BLOCK].astype(np.float64)
+            self._lonlat[block] = georeference.to_lonlat((boxes[:, :2] + boxes[:, 2:]) / 2)
+        return list(self._lonlat[block][row % _BLOCK].tolist())
 
 
 class DetectionTable(QWidget):
@@ -161,17 +179,14 @@ class DetectionTable(QWidget):
         self.view.setAlternatingRowColors(True)
         self.view.setShowGrid(False)
         self.view.setTabKeyNavigation(False)
-        self.view.setHorizontalScrollBarPolicy(Qt.ScrollBarAlwaysOff)
         lines, header = self.view.verticalHeader(), self.view.horizontalHeader()
         lines.setDefaultSectionSize(24)
         lines.setSectionResizeMode(QHeaderView.Fixed)
         lines.hide()
-        header.setStretchLastSection(True)
         header.setHighlightSections(False)
+        header.setDefaultAlignment(Qt.AlignLeft | Qt.AlignVCenter)
         header.setSortIndicator(SCORE, Qt.DescendingOrder)
         self.view.setSortingEnabled(True)
-        for column, width in ((CLASS, 108), (SCORE, 58), (SIZE, 78)):
-            self.view.setColumnWidth(column, width)
         self.view.selectionModel().currentRowChanged.connect(self._picked)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 6, 6, 6)
@@ -185,6 +200,7 @@ class DetectionTable(QWidget):
         self._quiet = True
         self.model.set_detections(*what)
         self._quiet = False
+        self._fit_columns()
         self.select(selected)
 
     def select(self, row: int | None) -> None:
@@ -212,6 +228,22 @@ class DetectionTable(QWidget):
         if event is not None and event.type() == QEvent.LanguageChange:
             self.retranslate()
         super().changeEvent(event)
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """Give the last column what is left."""
+        super().resizeEvent(event)
+        self._fit_columns()
+
+    def _fit_columns(self) -> None:
+        """Make each column as wide as its longest text may be, the last one as wide as there is room."""
+        metrics = self.view.fontMetrics()
+        needed = [metrics.horizontalAdvance(text) + 14 for text in self.model.longest()]
+        needed[CLASS] += 24  # its colour
+        needed = [max(n, self.view.horizontalHeader().sectionSizeHint(i)) for i, n in enumerate(needed)]
+        needed[PLACE] = max(needed[PLACE], self.view.viewport().width() - sum(needed[:PLACE]))
+        for column, width in enumerate(needed):
+            if self.view.columnWidth(column) != width:
+                self.view.setColumnWidth(column, width)
 
     def _picked(self, now: QModelIndex, before: QModelIndex) -> None:
         if not self._quiet and now.isValid():

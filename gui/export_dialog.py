@@ -23,6 +23,7 @@ from PyQt5.QtWidgets import (
     QVBoxLayout,
 )
 
+from deploy.sinks import JOURNAL
 from deploy.told_errors import told_in_one_line
 
 from .exporting import Written
@@ -91,6 +92,8 @@ class ExportDialog(QDialog):
         group.addButton(self.present)
         group.addButton(self.again)
         self.folder = QLineEdit(str(out), self)
+        self.replace = QCheckBox(self.tr("&Replace the earlier export in this folder"), self)
+        self.replace.hide()
         choose = QPushButton(self.tr("&Choose…"), self)
         choose.clicked.connect(self._choose)
         self.buttons = QDialogButtonBox(QDialogButtonBox.Cancel, self)
@@ -102,7 +105,8 @@ class ExportDialog(QDialog):
             grid.addWidget(box, i // 2, i % 2)
             box.toggled.connect(self._check)
         self.present.toggled.connect(self._check)
-        self.folder.textChanged.connect(self._check)
+        self.folder.textChanged.connect(self._folder_changed)
+        self.replace.toggled.connect(self._check)
         line = QHBoxLayout()
         label = QLabel(self.tr("&Folder"), self)
         label.setBuddy(self.folder)
@@ -115,10 +119,11 @@ class ExportDialog(QDialog):
         layout.addWidget(self.again)
         layout.addSpacing(8)
         layout.addLayout(line)
+        layout.addWidget(self.replace)
         layout.addWidget(self.buttons)
         self.setMinimumWidth(520)
         self._moving = moving and can_rerun
-        self._check()
+        self._folder_changed()
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -135,9 +140,21 @@ class ExportDialog(QDialog):
         """Where to."""
         return Path(self.folder.text()).expanduser()
 
+    @property
+    def overwrite(self) -> bool:
+        """Whether files of an earlier export go."""
+        return not self.replace.isHidden() and bool(self.replace.isChecked())
+
+    def _folder_changed(self) -> None:
+        # A consent is for one folder.
+        self.replace.setChecked(False)
+        self.replace.setHidden(not (self.out / JOURNAL).is_file())
+        self._check()
+
     def _check(self) -> None:
         self.boxes["video"].setEnabled(self._moving and self.whole)
-        self.export.setEnabled(bool(self.formats) and bool(self.folder.text().strip()))
+        free = self.replace.isHidden() or self.replace.isChecked()
+        self.export.setEnabled(bool(self.formats) and bool(self.folder.text().strip()) and free)
 
     def _choose(self) -> None:
         chosen = QFileDialog.getExistingDirectory(self, self.tr("Folder for the files"), str(self.out.parent))

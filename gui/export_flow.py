@@ -40,13 +40,20 @@ class ExportFlow(QObject):
         return ExportDialog(out, can_rerun=can_rerun, moving=kind == "video", parent=parent)
 
     def start(
-        self, out: Path, formats: tuple[str, ...], *, whole: bool, backend: str = "auto", workers: str = "threads"
+        self,
+        out: Path,
+        formats: tuple[str, ...],
+        *,
+        whole: bool,
+        overwrite: bool = False,
+        backend: str = "auto",
+        workers: str = "threads",
     ) -> None:
-        """Write in the background; one export at a time."""
+        """Write in the background; one export at a time. overwrite: the files of an earlier one in `out` go."""
         session = self._session
         if self.thread_ is not None or session.bundle is None or session.manifest is None:
             return
-        order = Order(out, formats, session.filters, session.bundle, session.manifest)
+        order = Order(out, formats, session.filters, session.bundle, session.manifest, overwrite)
         source = session.source or ""
         if whole:
             thread = ExportThread(lambda: write_source(order, source, backend, workers), self)

@@ -21,19 +21,23 @@ from .running import DRAWN
 from .session import Picture
 from .sifting import Filters, passing, settle
 
-# What each format is called in the dialogue; `deploy.sinks.FORMATS` says what it writes.
+# What each format is called in the dialogue; `deploy.sink_formats.FORMATS` says what it writes.
 NEEDS_PIXELS = {"overlay", "video"}
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be written. formats: of `deploy.sinks.FORMATS`. filters: as on the screen."""
+    """What is to be written. formats: of `deploy.sink_formats.FORMATS`. filters: as on the screen.
+
+    overwrite: an earlier export in that folder goes; without it, such a folder is refused.
+    """
 
     out: Path
     formats: tuple[str, ...]
     filters: Filters
     bundle: Path
     manifest: Manifest
+    overwrite: bool = False
 
     def info(self) -> dict[str, Any]:
         """Return what the results depend on, as the files state it."""
@@ -150,7 +154,9 @@ def _total(units: Sequence[Any]) -> int | None:
 
 
 def _sinks(order: Order) -> SinkSet:
-    return open_sinks(order.out, order.formats, order.manifest.class_names, info=order.info())
+    return open_sinks(
+        order.out, order.formats, order.manifest.class_names, info=order.info(), overwrite=order.overwrite
+    )
 
 
 def _sifted(record: Record, filters: Filters) -> Record:

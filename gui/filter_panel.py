@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from PyQt5.QtCore import QEvent, Qt, pyqtSignal
-from PyQt5.QtGui import QIcon
+from PyQt5.QtGui import QIcon, QPalette
 from PyQt5.QtWidgets import (
     QAbstractItemView,
     QGridLayout,
@@ -83,18 +83,30 @@ class FilterPanel(QWidget):
         layout.addWidget(self.classes, 1)
         self._names: list[str] = []
         self._shown_counts: tuple[int, int] = (0, 0)
+        self._dress()
         self.retranslate()
+
+    def show_filters(self, filters: Filters) -> None:
+        """Show the filters alone; counts may follow later."""
+        self._quiet = True
+        self._filters = filters
+        if not self.score.isSliderDown():
+            self.score.setValue(round(filters.score * 100))
+        if not self.iou.isSliderDown():
+            self.iou.setValue(round(filters.iou * 100))
+        self.score_value.setText(f"{filters.score:.2f}")
+        self.iou_value.setText(f"{filters.iou:.2f}")
+        self.histogram.set_score(filters.score)
+        for class_id in range(self.classes.count()):
+            item, state = self.classes.item(class_id), Qt.Unchecked if class_id in filters.hidden else Qt.Checked
+            if item.checkState() != state:
+                item.setCheckState(state)
+        self._quiet = False
 
     def show_session(self, session: Session) -> None:
         """Show the session's filters, counts and histogram."""
+        self.show_filters(session.filters)
         self._quiet = True
-        self._filters = session.filters
-        if not self.score.isSliderDown():
-            self.score.setValue(round(session.filters.score * 100))
-        if not self.iou.isSliderDown():
-            self.iou.setValue(round(session.filters.iou * 100))
-        self.score_value.setText(f"{session.filters.score:.2f}")
-        self.iou_value.setText(f"{session.filters.iou:.2f}")
         self.histogram.set_counts(session.histogram(), session.filters.score)
         self._show_classes(session.class_names, session.counts(), session.filters.hidden)
         self._shown_counts = (len(session.rows), len(session.found))
@@ -115,16 +127,25 @@ class FilterPanel(QWidget):
         self._show_summary()
 
     def changeEvent(self, event: QEvent | None) -> None:
-        """Follow a change of language."""
+        """Follow a change of language or theme."""
         if event is not None and event.type() == QEvent.LanguageChange:
             self.retranslate()
+        elif event is not None and event.type() == QEvent.PaletteChange and hasattr(self, "classes"):
+            self._dress()
         super().changeEvent(event)
+
+    def _dress(self) -> None:
+        """Make the check boxes' frames be seen: the style draws them in a darker shade of the window's colour."""
+        palette = self.classes.palette()
+        palette.setColor(QPalette.Window, self.palette().color(QPalette.PlaceholderText))
+        self.classes.setPalette(palette)
 
     def _slider(self, low: int, high: int) -> tuple[QSlider, QLabel]:
         slider, value = QSlider(Qt.Horizontal, self), QLabel(self)
         slider.setRange(low, high)
         slider.setPageStep(5)
-        value.setMinimumWidth(value.fontMetrics().horizontalAdvance("0.00"))
+        # A fixed size: what may grow makes Qt lay the window out anew at each step of the slider.
+        value.setFixedSize(value.fontMetrics().horizontalAdvance("0.00") + 2, value.fontMetrics().height() + 2)
         return slider, value
 
     def _slid(self, slider: QSlider, **change: Any) -> None:

@@ -65,7 +65,9 @@ def run(
     from .opening import PROCEDURAL
     from .running import DRAWN
     from .settings import Remembered
+    from .short_pauses import settle_memory, take_turns_often
 
+    take_turns_often()
     remembered = Remembered()
     dressing = Dressing(app)
     dressing.use_theme(remembered.theme)
@@ -77,6 +79,7 @@ def run(
     window = MainWindow(remembered, backend=backend, workers=workers)
     window.choices.use_dressing(dressing)
     window.show()
+    QTimer.singleShot(0, settle_memory)  # once the first picture of the window is there
     # Python only sees Ctrl+C while it runs, which Qt's loop hardly lets it do.
     signal.signal(signal.SIGINT, lambda *_: window.close())
     beat = QTimer()

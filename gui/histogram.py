@@ -34,6 +34,11 @@ class Histogram(QWidget):
         self._counts, self._score = counts, score
         self.update()
 
+    def set_score(self, score: float) -> None:
+        """Take the threshold alone."""
+        self._score = score
+        self.update()
+
     def paintEvent(self, event: QPaintEvent | None) -> None:
         """Draw the bars, those below the threshold pale. Heights grow with the square root: one box is seen too."""
         painter = QPainter(self)

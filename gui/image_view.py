@@ -6,11 +6,12 @@ import time
 from typing import Any
 
 import numpy as np
-from PyQt5.QtCore import QEvent, QPointF, QRectF, Qt, pyqtSignal
+from PyQt5.QtCore import QEvent, QPointF, QRectF, QSize, Qt, pyqtSignal
 from PyQt5.QtGui import QColor, QFont, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QResizeEvent, QWheelEvent
 from PyQt5.QtWidgets import QPinchGesture, QSizePolicy, QWidget
 
 from .box_painter import BoxPainter
+from .label_painter import LabelPainter
 from .minimap import SIDE_PX, Minimap
 from .picture_layer import PictureLayer
 from .scale_bar import paint_scale_bar
@@ -43,7 +44,7 @@ class ImageView(QWidget):
         self.setMinimumSize(160, 120)
         self.setSizePolicy(QSizePolicy.Expanding, QSizePolicy.Expanding)
         self.grabGesture(Qt.PinchGesture)
-        self.layer, self.boxes = PictureLayer(), BoxPainter()
+        self.layer, self.boxes, self.labels = PictureLayer(), BoxPainter(), LabelPainter()
         self.minimap = Minimap(self)
         self.minimap.moved.connect(self._jump)
         self.minimap.hide()
@@ -197,14 +198,14 @@ class ImageView(QWidget):
         self.layer.paint(painter, view, self._scale * ratio)
         if self.show_boxes:
             painter.translate(-view.x(), -view.y())
-            self.boxes.paint(painter, view, self._scale)
+            self.boxes.paint(painter, view, ratio)
             if self._selected is not None:
-                self.boxes.paint_selected(painter, *self._selected)
+                self.boxes.paint_selected(painter, *self._selected, ratio)
         painter.restore()
         if self.show_boxes and self.show_labels:
             font = QFont(self.font())
             font.setPointSizeF(max(7.0, self.font().pointSizeF() - 1))
-            self.boxes.paint_labels(painter, view, self._scale, font)
+            self.labels.paint(painter, self.boxes.found, view, self._scale, font, ratio)
         painter.setFont(self.font())
         paint_scale_bar(painter, self.height(), self._scale, self.metres_per_px)
         painter.end()
@@ -213,11 +214,20 @@ class ImageView(QWidget):
         self.painted.emit((time.perf_counter() - begin) * 1e3)
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:
-        """Keep the whole picture in view where it was; else keep the middle."""
-        if self._fitted:
+        """Keep the whole picture in view where it was; else keep the middle, and fill a view that became larger."""
+        if self._fitted or (event is not None and event.oldSize().isValid() and self._outgrown(event.oldSize())):
+            self._fitted = True
             self._fit()
         self.minimap.move(self.width() - self.minimap.width() - 10, 10)
         self._update_minimap()
+
+    def _outgrown(self, before: QSize) -> bool:
+        """Whether the picture filled the view before and no longer does."""
+        height, width = self.layer.size_hw
+        if not width or not height:
+            return False
+        filled = min(before.width() / width, before.height() / height) <= self._scale
+        return filled and self._scale < self._fit_scale()
 
     def wheelEvent(self, event: QWheelEvent | None) -> None:
         """Zoom around the cursor; touchpads that scroll in pixels zoom as smoothly."""

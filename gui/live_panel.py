@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterator
 from typing import Any
 
-from PyQt5.QtCore import QEvent, Qt
+from PyQt5.QtCore import QEvent, Qt, QTimer
 from PyQt5.QtGui import QColor, QPalette
 from PyQt5.QtWidgets import QGridLayout, QLabel, QPushButton, QSizePolicy, QTextBrowser, QVBoxLayout, QWidget
 
@@ -16,7 +17,7 @@ from .stage_clock import STAGES, WINDOW_S, Pace
 
 
 class LivePanel(QWidget):
-    """Shows a `Pace`, a `Load` and the doctor's findings. `chart` is made when the panel is seen first."""
+    """Shows a `Pace`, a `Load` and the doctor's findings. `chart` is None until `make_chart`."""
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
@@ -40,12 +41,19 @@ class LivePanel(QWidget):
         grid.setColumnStretch(0, 1)
         self.chart: Any = None
         self._curve: Any = None
+        self._steps: Iterator[None] | None = None
+        self._step = QTimer(self)
+        self._step.timeout.connect(self._go_on)
+        self._frame = QWidget(self)  # the chart's place, so that nothing jumps when it comes
+        self._frame.setFixedHeight(96)
+        self._frame.setSizePolicy(QSizePolicy.Expanding, QSizePolicy.Fixed)
         self.findings = QTextBrowser(self)
         self.findings.setMinimumHeight(48)
         self.examine = QPushButton(self)
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(8, 8, 8, 8)
         self._layout.addWidget(self.rate)
+        self._layout.addWidget(self._frame)
         self._layout.addLayout(grid)
         self._layout.addWidget(self.state)
         self._layout.addWidget(self.findings, 1)
@@ -54,22 +62,41 @@ class LivePanel(QWidget):
         self.retranslate()
 
     def make_chart(self) -> None:
-        """Make the strip chart; pyqtgraph takes a while to import and is not needed before."""
-        if self.chart is not None:
-            return
+        """Make the strip chart, in several turns of the loop; it is not needed before the panel is seen.
+
+        The first turn imports pyqtgraph, which takes a few tenths of a second. Not in a thread: it brings modules of
+        PyQt5 along, and sip crashes where one thread meets what another one has half imported.
+        """
+        if self._steps is None:
+            self._steps = self._chart_in_steps()
+            self._step.start()
+
+    def _go_on(self) -> None:
+        if self._steps is not None and next(self._steps, self) is self:
+            self._step.stop()
+
+    def _chart_in_steps(self) -> Iterator[None]:
+        """Yield wherever the window may do something else."""
+        yield  # the panel itself is painted before
         import pyqtgraph
 
-        self.chart = pyqtgraph.PlotWidget(self)
-        self.chart.setFixedHeight(96)
-        self.chart.setSizePolicy(QSizePolicy.Expanding, QSizePolicy.Fixed)
+        yield
+        item = pyqtgraph.PlotItem(enableMenu=False)
+        yield
+        self.chart = pyqtgraph.PlotWidget(self, plotItem=item)
+        self.chart.hide()
+        yield
         self.chart.setMouseEnabled(False, False)
-        self.chart.setMenuEnabled(False)
         self.chart.hideButtons()
         self.chart.setXRange(-WINDOW_S, 0, padding=0)
         self.chart.setLimits(yMin=0)
         self.chart.getPlotItem().getAxis("left").setWidth(34)
         self._curve = self.chart.plot([], [])
-        self._layout.insertWidget(2, self.chart)
+        yield
+        column = QVBoxLayout(self._frame)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.chart)
+        self.chart.show()
         self._dress()
 
     def show_pace(self, pace: Pace, load: Load, dropped: int, backend: str) -> None:
@@ -134,7 +161,7 @@ class LivePanel(QWidget):
         super().changeEvent(event)
 
     def _dress(self) -> None:
-        if self.chart is None:
+        if self._curve is None:
             return
         palette = self.palette()
         self.chart.setBackground(palette.color(QPalette.Base))

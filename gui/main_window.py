@@ -28,7 +28,7 @@ from .status_line import StatusLine
 from .user_commands import UserCommands
 from .worker import DetectorShelf
 
-SIDE_PANEL_MS, LIVE_PANEL_MS = 120, 500
+SIDE_PANEL_MS, LIVE_PANEL_MS = 150, 500
 
 
 class MainWindow(QMainWindow):
@@ -147,6 +147,7 @@ class MainWindow(QMainWindow):
     def show_bundle(self, card: Card) -> None:
         """Show the card of the bundle that the session has taken."""
         self.side.card.show_card(card)
+        self.side.filters.show_session(self.session)
         self.setWindowTitle(f"{card.manifest.name} – rsedge")
         self.pane.forget()
         self._dirty = True
@@ -166,14 +167,17 @@ class MainWindow(QMainWindow):
         if final:
             self.session.note_filters(self._drag_began)
             self._drag_began = None
+            self._remember_filters()
         self.filters_changed()
+
+    def _remember_filters(self) -> None:
+        filters = self.session.filters
+        self.remembered.filters = replace(filters, score=max(FLOOR_SCORE, filters.score))
 
     def filters_changed(self) -> None:
         """Show the session's filters."""
-        self.remembered.filters = replace(self.session.filters, score=max(FLOOR_SCORE, self.session.filters.score))
         self.pane.filters_changed()
-        self.side.filters.show_session(self.session)
-        self.refresh_actions()
+        self.side.filters.show_filters(self.session.filters)
 
     # What is shown.
 
@@ -210,19 +214,25 @@ class MainWindow(QMainWindow):
         self._dirty = True
 
     def _picture_shown(self) -> None:
+        if self.session.picture is None or self.pane.player is None or self.pane.player.paused:
+            self._show_place()
+
+    def _show_place(self) -> None:
         self.player_bar.show_picture(self.session.picture, self.pane.player)
 
     def _refresh_side(self) -> None:
+        if self.pane.player is not None:
+            self._show_place()
         if self._dirty and self.side.isVisible():
             self._dirty = False
             self.side.show_session(self.session)
 
     def _refresh_live(self) -> None:
         watch = self.pane.watch
+        if self.remembered.changed:
+            self.opening.keep(self.remembered)
         if watch.backend and watch.backend != self.side.card.backend:
             self.side.card.show_backend(watch.backend)
-        if self.pane.player is not None:
-            self.player_bar.show_picture(self.session.picture, self.pane.player)
         pace = watch.clock.pace()
         if self.pane.running and pace.images:
             self.status.show_rate(pace.per_s)
@@ -232,9 +242,7 @@ class MainWindow(QMainWindow):
     def _tab_changed(self) -> None:
         self._dirty = True
         if self.side.currentWidget() is self.side.live:
-            self.side.live.make_chart()
-            if not self.opening.examined:
-                self.opening.examine()
+            self.opening.machine_panel()
 
     def _opened(self, opened: Opened) -> None:
         self.player_bar.open(opened)
@@ -268,6 +276,8 @@ class MainWindow(QMainWindow):
         """Remember the layout and end every thread."""
         self.remembered.set_layout("window", self.saveGeometry())
         self.remembered.set_layout("splitter", self.splitter.saveState())
+        self._remember_filters()
+        self.hide()  # threads may take a moment to end
         self._side_timer.stop()
         self._live_timer.stop()
         self.pane.stop()
@@ -275,6 +285,7 @@ class MainWindow(QMainWindow):
         self.all_ended = all([self.exporting.close_down(), self.pane.close_down(), self.opening.close_down()])
         if self.all_ended:
             self.shelf.clear()
+        self.remembered.take_changes()()
         super().closeEvent(event)
 
     def _restore(self) -> None:

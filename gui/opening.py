@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from deploy.manifest import Manifest
 
     from .main_window import MainWindow
+    from .settings import Remembered
 
 PROCEDURAL = Path(__file__).resolve().parent.parent / "deploy" / "zoo" / "procedural"
 
@@ -34,6 +37,7 @@ class Opening(QObject):
         self._pending: str | None = None
         self._bundle: Path | None = None
         self.examined = False
+        self._changes: deque[Callable[[], None]] = deque()
 
     def bundle(self, bundle: Path) -> None:
         """Open a bundle, then run it over the present source."""
@@ -90,9 +94,27 @@ class Opening(QObject):
         bundle = self._window.session.bundle
         self._background.submit("doctor", lambda: diagnose(bundle=bundle))
 
+    def keep(self, remembered: Remembered) -> None:
+        """Write what is to be remembered."""
+        self._changes.append(remembered.take_changes())
+        self._background.submit("settings", self._write_changes)
+
+    def _write_changes(self) -> None:
+        while self._changes:
+            self._changes.popleft()()
+
+    def machine_panel(self) -> None:
+        """Bring what the panel of the machine shows: its chart, and at the first time the doctor's findings."""
+        self._window.side.live.make_chart()
+        if not self.examined:
+            self.examine()
+
     def close_down(self) -> bool:
         """Forget what waits and end the thread; says whether it ended."""
-        return self._background.close()
+        ended = self._background.close()
+        if ended:
+            self._write_changes()
+        return ended
 
     def _done(self, kind: str, value: Any) -> None:
         window = self._window
@@ -104,6 +126,8 @@ class Opening(QObject):
                 window.messages.tell(self.tr("Left out: {text}").format(text=value.fatal[0]))
         elif kind == "doctor":
             window.side.live.show_findings(value)
+        elif kind == "settings":
+            return
         elif kind == "second":
             bundle, manifest, _ = value
             window.remembered.add_recent("bundles", str(bundle))
@@ -124,9 +148,9 @@ class Opening(QObject):
         window = self._window
         if kind == "bundle":
             self._bundle = None
-            what, self._pending = self._pending, None
-            if what is not None and window.session.bundle is not None:
-                self.source(what)  # with the bundle that is still open
+            if self._pending is not None and window.session.bundle is not None:
+                what, self._pending = self._pending, None
+                self.source(what)  # with the bundle that is still open; without one, it waits for a better one
         window.messages.tell(text)
         window.refresh_actions()
 

@@ -24,8 +24,8 @@ from .worker import DetectorShelf, Screenful, Worker, screen_levels
 
 # Tiles of a scene that are asked for at a time; what has left the view meanwhile is not read any more.
 _TILES_AHEAD = 4
-# Milliseconds between two pictures on the screen, at least. At full speed inference comes first, some 35 a second do.
-SHOWN_MS, FULL_SPEED_MS = 15.0, 28.0
+# Milliseconds between two pictures on the screen, at least. At full speed inference comes first, some 32 a second do.
+SHOWN_MS, FULL_SPEED_MS = 15.0, 30.0
 
 
 class Pane(QWidget):
@@ -62,7 +62,7 @@ class Pane(QWidget):
         self.player: Player | None = None
         self.watch = Watch()  # of the present run, or the last one
         self.following = True
-        self._leaving: list[Worker] = []
+        self.leaving: list[Worker] = []  # cancelled, and not ended yet
         self._background, self._tiles = Background(self), Background(self)
         for background in (self._background, self._tiles):
             background.done.connect(self._done)
@@ -100,7 +100,7 @@ class Pane(QWidget):
         if worker is not None:
             worker.cancel()
             if not worker.isFinished():
-                self._leaving.append(worker)
+                self.leaving.append(worker)
             self._repaint.stop()
             self.ended.emit()
 
@@ -113,7 +113,7 @@ class Pane(QWidget):
         """End everything and wait for its threads; says whether all of them ended."""
         self.stop()
         ended = [self._background.close(patience_ms), self._tiles.close(patience_ms)]
-        ended += [bool(worker.wait(patience_ms)) for worker in self._leaving]
+        ended += [bool(worker.wait(patience_ms)) for worker in self.leaving]
         self._clear_pictures()
         return all(ended)
 
@@ -155,6 +155,28 @@ class Pane(QWidget):
             self.following = False
             self._background.submit("entry", lambda: (entry, _pixels_of(entry.name)))
 
+    def display(
+        self, picture: Picture, levels: list[np.ndarray], found: Detections | None = None, iou: float | None = None
+    ) -> None:
+        """Look at a picture. levels: as of `screen_levels`; found, iou: as of `Session.show`."""
+        self.session.show(picture, found, iou)
+        layer = self.view.layer
+        same = self._view_of == (picture.name, picture.size_hw)
+        if picture.pyramid is not None:
+            if layer.pyramid is not picture.pyramid:
+                same = False
+                layer.set_pyramid(picture.pyramid)
+        else:
+            layer.set_levels(picture.size_hw, levels)
+        self._view_of = (picture.name, picture.size_hw)
+        self.view.metres_per_px = None
+        if picture.georeference is not None:
+            self.view.metres_per_px = picture.georeference.ground_sample_distance_m(picture.size_hw)
+        if not same or picture.pyramid is None:
+            self.view.refresh_picture(keep_view=same)
+        self._refresh_boxes()
+        self.shown.emit()
+
     def refresh_truth(self) -> None:
         """Draw hits, misses and false alarms anew."""
         self._refresh_boxes()
@@ -193,7 +215,7 @@ class Pane(QWidget):
         self.player = opened.player
         if opened.picture is not None and opened.picture.pyramid is not None:
             self._clear_pictures()
-            self._show(opened.picture, [], Detections.empty())
+            self.display(opened.picture, [], Detections.empty())
             if opened.picture.pyramid.small:
                 self._background.submit("overview", opened.picture.pyramid.load_overview)
             self._repaint.start()
@@ -201,29 +223,8 @@ class Pane(QWidget):
 
     def _take_screen(self, screen: Screenful) -> None:
         seen = screen.seen
-        self._show(seen.picture, screen.made(), seen.found, seen.iou)
+        self.display(seen.picture, screen.made(), seen.found, seen.iou)
         self._settle_again()  # the overlap may have been moved meanwhile
-
-    def _show(
-        self, picture: Picture, levels: list[np.ndarray], found: Detections | None, iou: float | None = None
-    ) -> None:
-        self.session.show(picture, found, iou)
-        layer = self.view.layer
-        same = self._view_of == (picture.name, picture.size_hw)
-        if picture.pyramid is not None:
-            if layer.pyramid is not picture.pyramid:
-                same = False
-                layer.set_pyramid(picture.pyramid)
-        else:
-            layer.set_levels(picture.size_hw, levels)
-        self._view_of = (picture.name, picture.size_hw)
-        self.view.metres_per_px = None
-        if picture.georeference is not None:
-            self.view.metres_per_px = picture.georeference.ground_sample_distance_m(picture.size_hw)
-        if not same or picture.pyramid is None:
-            self.view.refresh_picture(keep_view=same)
-        self._refresh_boxes()
-        self.shown.emit()
 
     def _done(self, kind: str, value: Any) -> None:
         if kind == "settle":
@@ -235,7 +236,7 @@ class Pane(QWidget):
             entry, pixels = value
             if self.session.album.get(entry.name) is entry:
                 levels = screen_levels(pixels)
-                self._show(entry, levels, None)
+                self.display(entry, levels, None)
         elif kind == "tiles":
             self.view.update()
         elif kind == "overview":
@@ -246,8 +247,8 @@ class Pane(QWidget):
             self.failed.emit(text)
 
     def _finished(self, worker: Worker) -> None:
-        if worker in self._leaving:
-            self._leaving.remove(worker)
+        if worker in self.leaving:
+            self.leaving.remove(worker)
         if worker is self.worker:
             self._look()
             self.worker, self.player = None, None
@@ -268,7 +269,7 @@ class Pane(QWidget):
 
     def _refresh_boxes(self) -> None:
         session = self.session
-        self.view.boxes.class_names = session.class_names
+        self.view.labels.class_names = session.class_names
         compared, truth = session.comparison, session.true_boxes
         if compared is None or truth is None:
             self.view.boxes.set_boxes(session.shown)

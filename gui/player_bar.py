@@ -43,6 +43,11 @@ class PlayerBar(QWidget):
         """Fit a source: a video can be sought, what is live only be paused; images need no bar."""
         self.setVisible(opened.player is not None)
         self._fps = opened.fps
+        longest = clock_text(0.0 if not opened.count or not opened.fps else opened.count / opened.fps)
+        metrics = self.time.fontMetrics()
+        # A fixed size: what may grow makes Qt lay the window out anew with each frame.
+        text = f"{longest} / {longest}" if opened.count else "00:00:00"
+        self.time.setFixedSize(metrics.horizontalAdvance(text) + 6, metrics.height() + 2)
         self._quiet = True
         self.place.setEnabled(bool(opened.count))
         self.place.setRange(0, max(0, (opened.count or 1) - 1))

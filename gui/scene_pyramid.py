@@ -18,7 +18,7 @@ import numpy as np
 from deploy.scenes import Scene
 
 TILE_PX = 512
-CACHE_BYTES = 192 << 20
+CACHE_BYTES = 128 << 20
 # The overview's longer side: enough that no tile has to reduce a window of more than about 4096 pixels.
 _OVERVIEW_PX, _MOST_OVERVIEW_PX = 2048, 4096
 # A scene of fewer pixels gives its overview at once; a larger one while its tiles are read.

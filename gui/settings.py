@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from PyQt5.QtCore import QByteArray, QSettings
 
@@ -14,30 +16,53 @@ MOST_RECENT = 8
 
 
 class Remembered:
-    """Reads and writes a QSettings; values that make no sense count as absent."""
+    """Reads a QSettings and keeps what changes until it is written; values that make no sense count as absent.
+
+    Writing takes a disk's time, so that the window leaves it to a thread; see `take_changes`.
+    """
 
     def __init__(self, store: QSettings | None = None) -> None:
         self._store = store if store is not None else QSettings("rsedge", "gui")
+        self._changes: dict[str, Any] = {}  # not taken yet
+        self._known: dict[str, Any] = {}  # since the start
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is something to write."""
+        return bool(self._changes)
+
+    def take_changes(self) -> Callable[[], None]:
+        """Return what writes the changes so far; may be called in any thread."""
+        changes, self._changes = self._changes, {}
+        name, form = self._store.fileName(), self._store.format()
+
+        def write() -> None:
+            store = QSettings(name, form)  # a QSettings of its own: one that changes writes in its own thread's loop
+            for key, value in changes.items():
+                store.setValue(key, value)
+            store.sync()
+
+        return write
 
     @property
     def theme(self) -> str:
         """One of `THEMES`."""
-        value = str(self._store.value("theme", "desktop"))
+        value = str(self._value("theme", "desktop"))
         return value if value in THEMES else "desktop"
 
     @theme.setter
     def theme(self, value: str) -> None:
-        self._store.setValue("theme", value)
+        self._keep("theme", value)
 
     @property
     def language(self) -> str:
         """A code of `LANGUAGES`, or "" where the user has not chosen: the desktop's then."""
-        value = str(self._store.value("language", ""))
+        value = str(self._value("language", ""))
         return value if value in LANGUAGES else ""
 
     @language.setter
     def language(self, value: str) -> None:
-        self._store.setValue("language", value)
+        self._keep("language", value)
 
     @property
     def filters(self) -> Filters:
@@ -48,20 +73,20 @@ class Remembered:
 
     @filters.setter
     def filters(self, value: Filters) -> None:
-        self._store.setValue("score", value.score)
-        self._store.setValue("iou", value.iou)
+        self._keep("score", value.score)
+        self._keep("iou", value.iou)
 
     def flag(self, key: str, usual: bool) -> bool:
         """Return a yes or no."""
-        return str(self._store.value(key, usual)).lower() in ("true", "1")
+        return str(self._value(key, usual)).lower() in ("true", "1")
 
     def set_flag(self, key: str, value: bool) -> None:
         """Keep a yes or no."""
-        self._store.setValue(key, value)
+        self._keep(key, value)
 
     def recent(self, kind: str) -> list[str]:
         """Return what was opened last, newest first. kind: "bundles" or "sources"."""
-        value = self._store.value(f"recent_{kind}", [])
+        value = self._value(f"recent_{kind}", [])
         entries = [value] if isinstance(value, str) else list(value or [])
         return [str(entry) for entry in entries][:MOST_RECENT]
 
@@ -70,30 +95,36 @@ class Remembered:
         if "://" in entry and "@" in entry:
             return
         rest = [other for other in self.recent(kind) if other != entry]
-        self._store.setValue(f"recent_{kind}", [entry, *rest][:MOST_RECENT])
+        self._keep(f"recent_{kind}", [entry, *rest][:MOST_RECENT])
 
     @property
     def folder(self) -> Path:
         """Where files were opened last."""
-        path = Path(str(self._store.value("folder", "")) or Path.home())
+        path = Path(str(self._value("folder", "")) or Path.home())
         return path if path.is_dir() else Path.home()
 
     @folder.setter
     def folder(self, value: Path) -> None:
-        self._store.setValue("folder", str(value))
+        self._keep("folder", str(value))
 
     def layout(self, part: str) -> QByteArray | None:
         """Return the size and state of a part of the window, None at the first start."""
-        value = self._store.value(f"layout_{part}")
+        value = self._value(f"layout_{part}")
         return value if isinstance(value, QByteArray) and not value.isEmpty() else None
 
     def set_layout(self, part: str, value: QByteArray) -> None:
         """Keep the size and state of a part of the window."""
-        self._store.setValue(f"layout_{part}", value)
+        self._keep(f"layout_{part}", value)
+
+    def _value(self, key: str, usual: Any = None) -> Any:
+        return self._known[key] if key in self._known else self._store.value(key, usual)
+
+    def _keep(self, key: str, value: Any) -> None:
+        self._known[key] = self._changes[key] = value
 
     def _number(self, key: str, usual: float, low: float, high: float) -> float:
         try:
-            value = float(self._store.value(key, usual))
+            value = float(self._value(key, usual))
         except (TypeError, ValueError):
             return usual
         return value if low <= value <= high else usual

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from PyQt5.QtWidgets import QLabel, QProgressBar, QPushButton, QStatusBar
 from .player_bar import clock_text
 from .running import Progress
 from .session import Picture
+
+# Tiles are done hundreds of times a second, and a text that changes its width lays the window out anew.
+_EVERY_S = 0.1
 
 
 class StatusLine(QStatusBar):
@@ -28,6 +32,7 @@ class StatusLine(QStatusBar):
             self.addPermanentWidget(part)
         self.setSizeGripEnabled(False)
         self.setContentsMargins(8, 0, 8, 0)
+        self._shown_at = 0.0
         self.show_progress(None)
         self.retranslate()
 
@@ -39,6 +44,10 @@ class StatusLine(QStatusBar):
     def show_progress(self, progress: Progress | None) -> None:
         """Show how far it is and how long it will take; None, or the end, hides it."""
         busy = progress is not None and progress.done < progress.total
+        now = time.perf_counter()
+        if busy and self.busy and now - self._shown_at < _EVERY_S:
+            return
+        self._shown_at = now
         self.progress.setVisible(busy)
         self.cancel.setVisible(busy)
         if progress is None or not busy:

@@ -77,6 +77,7 @@ def apply_theme(app: QApplication, theme: str, desktop_dark: bool) -> None:
     if theme not in THEMES:
         raise ValueError(f"theme must be one of {', '.join(THEMES)}, got {theme!r}")
     dark = desktop_dark if theme == "desktop" else theme == "dark"
-    app.setStyle("Fusion")
+    if not app.styleSheet():  # the first time; a style is dear to change, and the sheet wraps it
+        app.setStyle("Fusion")
     app.setPalette(palette_of(dark))
     app.setStyleSheet(_STYLE)

@@ -72,7 +72,8 @@ def load_truth(path: Path, image: Path, class_names: list[str]) -> AnnotationSet
     present image; annotations of the images in its folder are read. class_names: of the bundle.
 
     Raises ValueError for a format that nobody knows, a file that cannot be parsed, class names that are not the
-    bundle's, and annotations that name none of the images; FileNotFoundError for what is missing.
+    bundle's, annotations that name none of the images, and such of which no box can be used; FileNotFoundError for
+    what is missing.
     """
     kind, place = _format_of(path, image)
     images = image if image.is_dir() else image.parent
@@ -87,6 +88,10 @@ def load_truth(path: Path, image: Path, class_names: list[str]) -> AnnotationSet
     if not read.images:
         first = f" ({read.problems[0]})" if read.problems else ""
         raise ValueError(f"{path}: names no image of {images}{first}; choose the annotations of these images")
+    if read.fatal and not any(len(entry.class_id) for entry in read.images):
+        raise ValueError(
+            f"{path}: none of its boxes can be used ({read.fatal[0]}); open the bundle that was trained for them"
+        )
     return _in_terms_of(read, class_names)
 
 

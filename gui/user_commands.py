@@ -116,7 +116,12 @@ class UserCommands:
             return
         if dialog.exec_() == dialog.Accepted:
             window.exporting.start(
-                dialog.out, dialog.formats, whole=dialog.whole, backend=window.backend, workers=window.workers
+                dialog.out,
+                dialog.formats,
+                whole=dialog.whole,
+                overwrite=dialog.overwrite,
+                backend=window.backend,
+                workers=window.workers,
             )
             window.refresh_actions()
         dialog.deleteLater()

@@ -132,12 +132,13 @@ class Worker(QThread):
             if self.watch.cancelled:
                 return
             detector = self._shelf.take(self.bundle, self._backend, self._workers)
-            self.watch.backend = detector.backend.name
             events = run(detector, self.what, self.options, self.watch)
             try:
                 for event in events:
                     if self.watch.cancelled:
                         break
+                    if not self.watch.backend:  # a detector whose contexts are elsewhere knows once one is open
+                        self.watch.backend = detector.backend.name
                     self._post(event)
             finally:
                 events.close()

@@ -229,8 +229,44 @@ def test_ctrl_c_is_one_line() -> None:
     code += FAKE_DEMO.format(body="import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(5)")
     done = run_process("demo", code=code)
     assert done.returncode == 130
-    assert "stopped; what was finished is kept" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr == "\nrsedge: stopped; what was finished is kept\n"
+
+
+def test_sigterm_is_one_line() -> None:
+    code = "import time\n" + FAKE_DEMO.format(
+        body="import os, signal; os.kill(os.getpid(), signal.SIGTERM); time.sleep(5)"
+    )
+    done = run_process("demo", code=code)
+    assert done.returncode == 143
+    assert done.stderr == "rsedge: stopped by SIGTERM; what was finished is kept\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (
+            "detect b a.jpg --out d",
+            "finished images, frames and tiles are kept; the same command with --resume goes on",
+        ),
+        ("train r --out d", "after the first epoch, train goes on with --resume"),
+        ("bundle m.onnx --classes c --out b", "no bundle was written"),
+        ("demo", "what was finished is kept"),
+    ],
+)
+def test_a_stopped_verb_says_how_it_goes_on(
+    line: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RSEDGE_DEBUG", raising=False)
+    for error, code in ((KeyboardInterrupt(), 130), (rsedge.Terminated(143), 143)):
+        for module, function in [
+            ("deploy.detect_command", "command"),
+            ("train.walk", "walk"),
+            ("deploy.bundle_command", "run"),
+            ("train.demo", "run"),
+        ]:
+            stand_in(monkeypatch, module, function, lambda *_, error=error, **__: raiser(error)())
+        assert run(line) == code
+        assert told in capsys.readouterr().err
 
 
 def test_a_closed_pipe_is_quiet() -> None:

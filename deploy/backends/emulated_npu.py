@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,12 +83,29 @@ class EmulatedNpu:
         self.load = Load([0.0] * cores, [0] * cores)
         self._random = random.Random(seed)
         self._drawing = threading.Lock()
+        self._queued = [0] * cores
 
-    def open(self, core: int) -> EmulatedBackend:
-        """Return a context on one core. Raises ValueError where there is no such core."""
-        if not 0 <= core < self.cores:
-            raise ValueError(f"core must be between 0 and {self.cores - 1}, got {core}")
+    def open(self, core: int | None) -> EmulatedBackend:
+        """Return a context on one core; None: each image goes to the core that this process keeps least busy.
+
+        Raises ValueError where there is no such core.
+        """
+        if core is not None and not 0 <= core < self.cores:
+            raise ValueError(f"core must be between 0 and {self.cores - 1}, or None for any, got {core}")
         return EmulatedBackend(self, core)
+
+    @contextmanager
+    def held(self, core: int | None) -> Iterator[int]:
+        """Hold a core, or the one with the shortest line in front of it; waits for it and gives its number."""
+        with self._drawing:
+            number = min(range(self.cores), key=self._queued.__getitem__) if core is None else core
+            self._queued[number] += 1
+        try:
+            with self.locks[number]:
+                yield number
+        finally:
+            with self._drawing:
+                self._queued[number] -= 1
 
     def draw(self) -> tuple[float, float]:
         """Draw a latency in seconds and a number from 0 to 1 that decides about faults."""
@@ -104,7 +121,7 @@ class EmulatedBackend:
 
     name = "emulated"
 
-    def __init__(self, npu: EmulatedNpu, core: int) -> None:
+    def __init__(self, npu: EmulatedNpu, core: int | None) -> None:
         self._npu, self.core = npu, core
         self._inside = threading.Lock()
         self._closed = False
@@ -129,13 +146,13 @@ class EmulatedBackend:
                 if fate < npu.faults.hang:
                     npu.wait(npu.faults.hang_s)
                 elif fate < npu.faults.hang + npu.faults.error:
-                    raise RuntimeError(f"emulated fault on core {self.core}")
-                with npu.locks[self.core]:
+                    raise RuntimeError(f"emulated fault on core {'any' if self.core is None else self.core}")
+                with npu.held(self.core) as core:
                     begin = time.perf_counter()
                     if latency:
                         npu.wait(latency)
-                    npu.load.busy_s[self.core] += time.perf_counter() - begin
-                    npu.load.calls[self.core] += 1
+                    npu.load.busy_s[core] += time.perf_counter() - begin
+                    npu.load.calls[core] += 1
             return npu.answer(batch)
         finally:
             self._inside.release()

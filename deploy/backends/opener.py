@@ -19,19 +19,27 @@ class Opener:
     """Open one more context of a bundle; called with an NPU core's number. Travels to child processes by pickle.
 
     kind: a concrete one, not "auto". contexts_per_core: on the CPU alone so many contexts share its cores. shared: the
-    contexts are opened in other processes, where an emulated NPU's cores have to be one and the same.
+    contexts are opened in other processes, where an emulated NPU's cores have to be one and the same. cpus: cores of
+    the CPU for all contexts together where they compute there; None: all that this process may use.
 
     cores: one entry per context, core by core, so that the first contexts lie on different ones. npu: whether cores are
     those of an NPU, real or emulated, where a call that takes seconds is a fault.
     """
 
     def __init__(
-        self, bundle: Path, manifest: Manifest, kind: str, contexts_per_core: int = 2, *, shared: bool = False
+        self,
+        bundle: Path,
+        manifest: Manifest,
+        kind: str,
+        contexts_per_core: int = 2,
+        *,
+        shared: bool = False,
+        cpus: int | None = None,
     ) -> None:
         self.bundle, self.manifest, self.kind = bundle, manifest, kind
         self.npu = kind != "onnx"
         self.cores = tuple(range(NPU_CORES if self.npu else 1)) * contexts_per_core
-        self._threads = 0 if self.npu else max(1, len(os.sched_getaffinity(0)) // contexts_per_core)
+        self._threads = 0 if self.npu else max(1, (cpus or len(os.sched_getaffinity(0))) // contexts_per_core)
         self._locks: list[Any] | None = None
         self._emulated: EmulatedNpu | None = None
         if kind == "emulated" and shared:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from ..manifest import Manifest
 from .availability import AUTOMATIC, BackendReport, explain_backends, held_files, on_a_board
-from .protocol import Backend, core_mask
+from .protocol import Backend, Core, core_mask
 from .rknn_simulator import SimulatedHeads
 
 KINDS = ("auto", *AUTOMATIC, "emulated", "rknn-sim")
+
+_Opened = TypeVar("_Opened")
 
 _log = logging.getLogger("rsedge.backends")
 
@@ -21,7 +25,7 @@ def open_backend(
     kind: str = "auto",
     *,
     threads: int = 0,
-    core: int | None = None,
+    core: Core = None,
     simulated: SimulatedHeads | None = None,
 ) -> Backend:
     """Open a bundle's model.
@@ -30,7 +34,7 @@ def open_backend(
     `librknnrt.so`), "rknn-lite" (the NPU through the vendor's Python wrapper), "onnx" (ONNX Runtime on the CPU),
     "emulated" (an NPU's latency on top of onnx, for load tests) or "rknn-sim" (heads that the vendor's simulator
     computed during a build, handed over as `simulated`). threads: for "onnx", 0 means every core of the CPU. core: of
-    the NPU, 0 to 2, None for any; the CPU takes no notice of it.
+    the NPU, as `core_mask` takes it; the CPU takes no notice of it.
 
     "auto" goes on to the next where a runtime is not there or fails (OSError); a model that is not the manifest's
     (ValueError) is told, since another runtime might not notice. On a board it logs a warning for each way to the
@@ -39,16 +43,23 @@ def open_backend(
     Raises ValueError naming the kinds and why one does not work here, FileNotFoundError for a missing file, OSError for
     what the vendor's runtime refuses.
     """
+    core_mask(core)
+    return open_as(bundle, manifest, kind, lambda named: _open(bundle, manifest, named, threads, core, simulated))
+
+
+def open_as(bundle: Path, manifest: Manifest, kind: str, opening: Callable[[str], _Opened]) -> _Opened:
+    """Return what `opening` gives for a kind; for "auto" that of the best kind which works here, see `open_backend`.
+
+    opening: gets a concrete kind; it may open it in another process. Nothing is loaded here. Raises what it raises, and
+    ValueError for a kind that is none, or where none opens.
+    """
     if kind not in KINDS:
         raise ValueError(f"backend must be one of {', '.join(KINDS)}, got {kind!r}")
-    core_mask(core)
-    if kind == "auto":
-        return _open_best(bundle, manifest, threads, core)
-    return _open(bundle, manifest, kind, threads, core, simulated)
+    return _best(bundle, manifest, opening) if kind == "auto" else opening(kind)
 
 
 def _open(
-    bundle: Path, manifest: Manifest, kind: str, threads: int, core: int | None, simulated: SimulatedHeads | None = None
+    bundle: Path, manifest: Manifest, kind: str, threads: int, core: Core, simulated: SimulatedHeads | None = None
 ) -> Backend:
     # Each runtime's module is imported when it is asked for: a board has no use for most of them.
     if kind == "rknn-sim":
@@ -63,6 +74,8 @@ def _open(
     if kind == "emulated":
         from .emulated_npu import emulate
 
+        if isinstance(core, tuple):
+            raise ValueError(f"core must be 0, 1 or 2 of an emulated NPU, got {core}; it cannot split an image")
         return emulate(bundle, manifest).open(core or 0)
     if kind == "rknn-capi":
         from .rknn_capi import RknnCapiBackend
@@ -87,7 +100,7 @@ def _file_of(bundle: Path, manifest: Manifest, role: str) -> Path:
     return bundle / file.name
 
 
-def _open_best(bundle: Path, manifest: Manifest, threads: int, core: int | None) -> Backend:
+def _best(bundle: Path, manifest: Manifest, opening: Callable[[str], _Opened]) -> _Opened:
     level = logging.WARNING if on_a_board() else logging.DEBUG
     reports = {report.kind: report for report in explain_backends(bundle, manifest)}
     passed: list[BackendReport] = []
@@ -95,7 +108,7 @@ def _open_best(bundle: Path, manifest: Manifest, threads: int, core: int | None)
         report = reports[kind]
         if report.usable:
             try:
-                return _open(bundle, manifest, kind, threads, core)
+                return opening(kind)
             except OSError as error:
                 if kind == AUTOMATIC[-1]:
                     raise

@@ -6,6 +6,9 @@ from typing import Protocol
 
 import numpy as np
 
+# A core of the NPU, several that share the work of each image, or None: the driver chooses one for each image.
+Core = int | tuple[int, ...] | None
+
 
 class Backend(Protocol):
     """One loaded model on one runtime.
@@ -43,10 +46,16 @@ def check_batch(batch: np.ndarray, input_hw: tuple[int, int]) -> None:
         )
 
 
-def core_mask(core: int | None) -> int:
-    """Return the vendor's mask for an NPU core of the RK3588, 0 (any) for None. Raises ValueError for other cores."""
+def core_mask(core: Core) -> int:
+    """Return the vendor's mask for NPU cores of the RK3588, 0 (any) for None.
+
+    Known are each core alone, (0, 1) and (0, 1, 2) together, as in rknn_api.h. Raises ValueError for others.
+    """
     if core is None:
         return 0
-    if core not in (0, 1, 2):
-        raise ValueError(f"core must be 0, 1 or 2, or None for any, got {core}")
-    return 1 << int(core)
+    cores = core if isinstance(core, tuple) else (core,)
+    if cores not in ((0,), (1,), (2,), (0, 1), (0, 1, 2)):
+        raise ValueError(
+            f"core must be 0, 1 or 2, or None for any, got {core}; cores that share each image are (0, 1) or (0, 1, 2)"
+        )
+    return sum(1 << int(one) for one in cores)

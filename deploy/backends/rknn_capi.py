@@ -20,7 +20,7 @@ from ..manifest import Manifest, TensorScale
 from . import rknn_abi as abi
 from .context_guard import ContextGuard
 from .head_order import head_order
-from .protocol import check_batch, core_mask
+from .protocol import Core, check_batch, core_mask
 from .vendor_output import vendor_lines_on_stderr
 
 # "nc1hwc2": shared memory, outputs as the NPU has them, put in order here, which takes 0.14 ms of an x86 core at 512 x
@@ -35,7 +35,7 @@ _SCALE_TOLERANCE = 1e-5
 class RknnCapiBackend:
     """Run a bundle's `.rknn` file in a context of its own. Belongs to the thread that runs it first.
 
-    core: 0, 1 or 2; None lets the runtime choose. transfer: see `TRANSFERS`; None is "nc1hwc2" for int8 models, else
+    core: as `core_mask` takes it; None: any. transfer: see `TRANSFERS`; None is "nc1hwc2" for int8 models, else
     "copied". library: the runtime's file; None looks where the loader and boards keep it. `infer` returns arrays of its
     own: int8 for an int8 model whose scales the manifest has, else float32.
 
@@ -49,7 +49,7 @@ class RknnCapiBackend:
         self,
         path: Path,
         manifest: Manifest,
-        core: int | None = None,
+        core: Core = None,
         *,
         transfer: Transfer | None = None,
         library: Path | None = None,
@@ -68,7 +68,7 @@ class RknnCapiBackend:
 
         self._open(path, manifest, transfer, mask, context, "rknn_init", begin)
 
-    def duplicate(self, core: int | None = None) -> RknnCapiBackend:
+    def duplicate(self, core: Core = None) -> RknnCapiBackend:
         """Return one more context that shares this one's weights. Raises as the class.
 
         Call it from the thread that runs this one, or before any does; close this one last.
@@ -308,7 +308,7 @@ class RknnCapiBackend:
         self._library.rknn_destroy(self._context)
 
 
-def _checked(core: int | None, transfer: str, manifest: Manifest) -> int:
+def _checked(core: Core, transfer: str, manifest: Manifest) -> int:
     """Return the core mask, after a look at the choices. Raises ValueError."""
     if transfer not in TRANSFERS:
         raise ValueError(f"transfer must be one of {', '.join(TRANSFERS)}, got {transfer!r}")

@@ -17,7 +17,7 @@ from ..context import ContextLostError
 from ..manifest import Manifest
 from .context_guard import ContextGuard
 from .head_order import head_order
-from .protocol import check_batch, core_mask
+from .protocol import Core, check_batch, core_mask
 from .vendor_output import vendor_lines_on_stderr
 
 # Each inference leaves reference cycles of about 42 kB behind, by users' reports: 500 of them are 21 MB. A collection
@@ -32,8 +32,8 @@ _WHY = "its lines on standard error tell more, and `rsedge doctor` looks for the
 class RknnLiteBackend:
     """Run a bundle's `.rknn` file in a context of its own. Belongs to the thread that runs it first.
 
-    core: 0, 1 or 2; None lets the runtime choose. collect_every: after so many inferences of all contexts together
-    Python's garbage collector runs; 0: never. `infer` returns float32.
+    core: as `core_mask` takes it; None lets the runtime choose. collect_every: after so many inferences of all contexts
+    together Python's garbage collector runs; 0: never. `infer` returns float32.
 
     Raises FileNotFoundError, OSError where the wrapper is not installed or fails; each with the cure.
     That the model's outputs fit the manifest shows at the first inference only: the wrapper does not tell before.
@@ -42,7 +42,7 @@ class RknnLiteBackend:
     name = "rknn-lite"
 
     def __init__(
-        self, path: Path, manifest: Manifest, core: int | None = None, *, collect_every: int = COLLECT_EVERY
+        self, path: Path, manifest: Manifest, core: Core = None, *, collect_every: int = COLLECT_EVERY
     ) -> None:
         mask = core_mask(core)
         if collect_every < 0:

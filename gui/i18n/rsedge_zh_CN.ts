@@ -382,6 +382,10 @@
             <translation>带框的视频</translation>
         </message>
         <message>
+            <source>&amp;Replace the earlier export in this folder</source>
+            <translation>替换此文件夹中先前的导出(&amp;R)</translation>
+        </message>
+        <message>
             <source>What was &amp;found so far, filtered as on the screen</source>
             <translation>目前找到的结果，按屏幕上的筛选(&amp;F)</translation>
         </message>

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from deploy.backends.emulated_npu import EmulatedNpu
 from deploy.backends.onnx_runtime import OnnxBackend
 from deploy.backends.opening import open_backend
 from deploy.backends.protocol import Backend
@@ -171,3 +172,23 @@ def test_simulated_heads_are_found_by_content_and_dequantised(path: Path) -> Non
         backend.infer(batch_of(1, seed=9))
     with pytest.raises(ValueError, match="simulated outputs must be"):
         RknnSimulatorBackend(SimulatedHeads({}, (), {}), manifest)
+
+
+def test_an_emulated_context_without_a_core_takes_the_least_busy_one() -> None:
+    """While core 0 is held, the next images go to 1 and 2; where one is free again, it is the one."""
+    npu = EmulatedNpu(HW, lambda batch: [], latency_ms=0.0)
+    anywhere = npu.open(None)
+    batch = np.zeros((1, *HW, 3), np.uint8)
+    anywhere.infer(batch)
+    assert npu.load.calls == [1, 0, 0]
+    with npu.held(None) as first, npu.held(None) as second:
+        assert (first, second) == (0, 1)
+        anywhere.infer(batch)
+        assert npu.load.calls == [1, 0, 1]
+    anywhere.infer(batch)
+    assert npu.load.calls == [2, 0, 1]
+    with npu.held(0):
+        npu.open(1).infer(batch)
+    assert npu.load.calls == [2, 1, 1]
+    with pytest.raises(ValueError, match="core must be between 0 and 2, or None for any, got 3"):
+        npu.open(3)

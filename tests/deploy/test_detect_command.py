@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import pytest
 
 from deploy.detect_command import run, settings_from
 from deploy.detector import open_detector
-from deploy.journal import Finished
+from deploy.finished import Finished
 from deploy.procedural import draw_scene
 from deploy.sources import ReadError
 from deploy.work import Settings, Unit, records_of, units_of
@@ -75,7 +77,7 @@ def test_sources_become_units(pictures, tmp_path):
 
 def test_everything_at_once(pictures, tmp_path, capsys):
     """Each image has the boxes that the detector finds in it alone; the damaged one is told, and fails the command."""
-    with pytest.raises(ValueError, match=r"1 could not be read, all others are written: .*2b\.png: cannot be decoded"):
+    with pytest.raises(ValueError, match=r"^1 of 5 images could not be read, all others are written; see above"):
         run(PROCEDURAL, [str(pictures)], tmp_path, ["coco", "csv", "geojson", "gpkg", "overlay"])
     found = json.loads((tmp_path / "detections.json").read_text())
     by_name = {Path(i["file_name"]).name: i["id"] for i in found["images"]}
@@ -93,9 +95,17 @@ def test_everything_at_once(pictures, tmp_path, capsys):
     on_scene = [a for a in found["annotations"] if a["image_id"] == by_name["scene.tif"]]
     assert len(features) == len(on_scene) > 5
     assert {p.name for p in (tmp_path / "overlays").iterdir()} == {"0.jpg", "1.jpg", "2.jpg", "3.jpg", "scene.jpg"}
-    told = capsys.readouterr().out
-    assert "passed over:" in told
-    assert "4 of 5 have no georeference" in told
+    told = capsys.readouterr()
+    assert told.err.count("2b.png") == 1, "told once"
+    assert re.search(r"passed over: .*2b\.png: cannot be decoded", told.err)
+    assert "2b.png" not in told.out
+    assert "4 of 5 have no georeference" in told.out
+    assert re.search(
+        r"4 images in [\d.]+ s \([\d.]+ images/s\), 1 scene with 9 tiles in .* tiles/s, .* MPixel/s", told.out
+    )
+    assert re.search(
+        r"medians of each model input: read [\d.]+, preprocess .*, infer .*, postprocess [\d.]+ ms", told.out
+    )
 
 
 def test_tiles_find_what_the_whole_scene_holds(pictures, tmp_path):
@@ -130,7 +140,7 @@ def test_a_part_of_a_video_goes_on(tmp_path, capsys):
 def test_a_large_image_that_is_shrunk_is_worth_a_word(tmp_path, capsys):
     write(tmp_path / "large.png", draw_scene(1, (1600, 1600)).image)
     run(PROCEDURAL, [str(tmp_path / "large.png")], tmp_path / "a", ["csv"])
-    assert "1 images were shrunk more than 3 times" in capsys.readouterr().out
+    assert "1 image was shrunk more than 3 times" in capsys.readouterr().out
     run(PROCEDURAL, [str(tmp_path / "large.png")], tmp_path / "b", ["csv"], settings=Settings(scene=True))
     assert "shrunk" not in capsys.readouterr().out
 
@@ -183,7 +193,7 @@ def test_a_scene_of_which_parts_failed_is_done_again(tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) * 3 // 4])
     for _ in range(2):
-        with pytest.raises(ValueError, match="could not be read, all others are written"):
+        with pytest.raises(ValueError, match=r"^\d tiles of 1 scene could not be read, all others are written"):
             run(PROCEDURAL, [str(path)], tmp_path / "out", ["csv"], resume=True)
         part = len((tmp_path / "out/detections.csv").read_text().splitlines())
     path.write_bytes(whole)
@@ -191,6 +201,75 @@ def test_a_scene_of_which_parts_failed_is_done_again(tmp_path):
     run(PROCEDURAL, [str(path)], tmp_path / "undisturbed", ["csv"])
     assert (tmp_path / "out/detections.csv").read_bytes() == (tmp_path / "undisturbed/detections.csv").read_bytes()
     assert len((tmp_path / "out/detections.csv").read_text().splitlines()) > part > 1
+
+
+def test_one_image_that_fails_is_the_one_error(pictures, tmp_path, capsys):
+    with pytest.raises(ValueError, match=r"2b\.png: cannot be decoded \(truncated PNG: no IEND block\)"):
+        run(PROCEDURAL, [str(pictures / "2b.png")], tmp_path / "out", ["csv"])
+    told = capsys.readouterr()
+    assert "2b.png" not in told.out + told.err
+    assert "0 images" not in told.out
+
+
+def test_a_large_scene_is_drawn_reduced(pictures, tmp_path, capsys, monkeypatch):
+    """Above the limit the overlay is the scene's overview, with a line on the left edge of each box at its scale."""
+    monkeypatch.setattr("deploy.work.DRAWN_MEGAPIXELS", 1.0)
+    monkeypatch.setattr("deploy.work.DRAWN_SIDE_PX", 512)
+    run(PROCEDURAL, [str(pictures / "scene.tif")], tmp_path, ["coco", "overlay"])
+    assert "scene.tif: 1024x1024 pixels, its overlay is 2 times smaller" in capsys.readouterr().out
+    picture = cv2.imread(str(tmp_path / "overlays/scene.jpg")).astype(int)
+    assert picture.shape == (512, 512, 3)
+    bare = cv2.cvtColor(draw_scene(9, (1024, 1024), georeference=True).image, cv2.COLOR_RGB2BGR)
+    differs = np.abs(picture - cv2.resize(bare, (512, 512), interpolation=cv2.INTER_AREA)).max(axis=2) > 60
+    assert differs.mean() < 0.5
+    boxes = [a["bbox"] for a in json.loads((tmp_path / "detections.json").read_text())["annotations"]]
+    edges = [(int((y + h / 2) / 2), int(x / 2)) for x, y, w, h in boxes if x > 8]
+    assert len(edges) > 20
+    assert np.mean([differs[row, column - 1 : column + 2].any() for row, column in edges]) > 0.95
+
+
+def test_ctrl_c_says_what_was_done(pictures, tmp_path, capsys, monkeypatch):
+    from deploy.sinks import SinkSet
+
+    add = SinkSet.add
+
+    def interrupted(self, record):
+        if self.count == 2:
+            raise KeyboardInterrupt
+        add(self, record)
+
+    monkeypatch.setattr(SinkSet, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(PROCEDURAL, [str(pictures)], tmp_path / "out", ["csv"])
+    told = capsys.readouterr().out
+    assert "2 images in " in told
+    assert "wrote " in told
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("rsedge-core")], "no context is left running"
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(pictures, tmp_path):
+    """As `rsedge detect ... | head -1` does: exit code 141, nothing said, what was finished kept."""
+    command = [
+        sys.executable,
+        "-m",
+        "rsedge",
+        "detect",
+        str(PROCEDURAL),
+        str(pictures / "0.png"),
+        str(pictures / "1.png"),
+    ]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "out"), "--format", "csv"],
+        cwd=ROOT,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 @pytest.mark.parametrize(
@@ -214,19 +293,20 @@ def test_what_cannot_go_together(tmp_path, pictures):
         run(PROCEDURAL, ["0"], tmp_path, engine="ray")
     with pytest.raises(ValueError, match="belong to one machine"):
         run(PROCEDURAL, [str(pictures)], tmp_path, engine="ray", workers="processes")
+    with pytest.raises(
+        ValueError, match="--timeout: replaces a context of the NPU that hangs, the backend onnx has none"
+    ):
+        run(PROCEDURAL, [str(pictures)], tmp_path, backend="onnx", timeout_s=3)
+    with pytest.raises(ValueError, match="--frames: for a video, camera or stream"):
+        run(PROCEDURAL, [str(pictures)], tmp_path, settings=Settings(frames=3))
+    with pytest.raises(ValueError, match="is a file, a folder is needed"):
+        run(PROCEDURAL, [str(pictures)], pictures / "0.png")
     with pytest.raises(ValueError, match="did you mean geojson"):
         run(PROCEDURAL, [str(pictures)], tmp_path, ["geojsn"])
     assert not list(tmp_path.iterdir()), "nothing was begun"
 
 
-def test_two_workers_of_a_ray_cluster_say_the_same_as_one_process(pictures, tmp_path):
-    ray = pytest.importorskip("ray")
-    sources = [str(pictures / f"{seed}.png") for seed in range(4)] + [str(pictures / "scene.tif")]
-    ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False, configure_logging=False)
-    try:
-        run(PROCEDURAL, sources, tmp_path / "ray", ["coco", "csv", "geojson"], "onnx", engine="ray")
-    finally:
-        ray.shutdown()
-    run(PROCEDURAL, sources, tmp_path / "local", ["coco", "csv", "geojson"], "onnx")
-    for name in ("detections.json", "detections.csv", "detections.geojson"):
-        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
+def test_a_timeout_is_refused_once_auto_has_chosen_the_cpu(pictures, tmp_path):
+    with pytest.raises(ValueError, match=r"--timeout: .* the backend onnx has none"):
+        run(PROCEDURAL, [str(pictures)], tmp_path / "out", ["csv"], timeout_s=3)
+    assert not list((tmp_path / "out").iterdir()), "nothing was begun"

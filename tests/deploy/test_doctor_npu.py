@@ -155,3 +155,13 @@ def test_a_broken_bundle_is_a_finding_with_its_cure(tmp_path: Path) -> None:
     (damaged / "model.rknn").write_bytes(b"cut off")
     found = {f.check: f for f in diagnose(root, damaged, {})}["model"]
     assert (found.level, found.cure) == ("error", "copy the whole folder again")
+
+
+def test_a_bundle_for_the_npu_alone_is_an_error_where_there_is_none(tmp_path: Path) -> None:
+    files = {role: file for role, file in load_manifest(ZOO).files.items() if role != "onnx"}
+    rknn_only = bundle(tmp_path / "rknn", files=files)
+    found = found_on(boards.host(), tmp_path / "host", rknn_only)["model"]
+    assert found.level == "error"
+    assert found.told == "procedural (rknn): only an NPU runs it, and there is none here"
+    assert found.cure.startswith("run it on the board, or export the bundle again with its ONNX file")
+    assert found_on(boards.healthy_board(), tmp_path / "board", rknn_only)["model"].level == "ok"

@@ -198,7 +198,7 @@ def test_damage_in_the_middle_is_told_with_its_line(tmp_path, line):
 def test_a_journal_of_another_version_is_told(tmp_path):
     path = tmp_path / "records.jsonl"
     path.write_text('{"journal": 9, "info": {}}\n')
-    with pytest.raises(ValueError, match="a journal of version 9, this rsedge goes on with 1"):
+    with pytest.raises(ValueError, match="a journal of version 9, this rsedge goes on with 2"):
         read(path)
 
 

@@ -94,3 +94,16 @@ def test_letters_can_be_read_on_every_colour():
     for class_id in range(100):
         dark, light = sorted((luminance(class_colour(class_id)), luminance(text_colour(class_colour(class_id)))))
         assert (light + 0.05) / (dark + 0.05) >= 4.0
+
+
+def test_a_smaller_pen_leaves_small_boxes_open():
+    """On a picture of 4000 pixels a box of 16 is filled by its line, unless the pen is that of a smaller picture."""
+    image = np.zeros((400, 4000, 3), np.uint8)
+    box = Detections([[2000, 200, 2016, 216]], [0.5], [0])
+    inside = (slice(204, 212), slice(2004, 2012))
+    assert draw_boxes(image, box, [""])[inside].any()
+    thin = draw_boxes(image, box, [""], pen_side=640)
+    assert not thin[inside].any()
+    assert (thin[208, 1997:2003] == class_colour(0)).all(axis=1).any()
+    same = draw_boxes(image, box, ["ship"], pen_side=4000)
+    np.testing.assert_array_equal(same, draw_boxes(image, box, ["ship"]))

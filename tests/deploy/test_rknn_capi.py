@@ -349,6 +349,20 @@ def test_models_that_are_not_the_manifests_are_refused(write, change, message, l
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("core", "mask"), [((0,), 1), ((0, 1), 3), ((0, 1, 2), 7)])
+def test_cores_that_share_each_image(core, mask, library: Path, control: npu.Control, model: Path) -> None:
+    """The masks of rknn_api.h: RKNN_NPU_CORE_0 is 1, _0_1 is 3, _0_1_2 is 7."""
+    backend = opened(model, library, core=core)
+    assert f"rknn_set_core_mask {mask}" in control.calls
+    backend.close()
+
+
+def test_cores_that_no_mask_joins(library: Path, control: npu.Control, model: Path) -> None:
+    for core in ((1, 2), (0, 2), (2, 1, 0), ()):
+        with pytest.raises(ValueError, match=r"cores that share each image are \(0, 1\) or \(0, 1, 2\)"):
+            opened(model, library, core=core)
+
+
 def test_an_output_whose_rows_are_too_short_is_refused(library: Path, control: npu.Control, tmp_path: Path) -> None:
     model = npu.write_model(tmp_path / "model.rknn", npu.outputs(w_stride=1))
     with pytest.raises(ValueError, match="w_stride must be 0 or at least the width, got 1 for box_8 int8 NCHW"):

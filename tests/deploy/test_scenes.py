@@ -562,3 +562,36 @@ def test_stretch_is_the_line_between_its_limits(dtype, limits, seed):
     for value, got in zip(values.ravel().tolist(), Stretch((low,), (high,))(values).ravel().tolist(), strict=True):
         share = min(max((value - low) / (high - low) * 255, 0), 255) if high > low else 0
         assert abs(got - share) <= 0.5 + 1e-6
+
+
+def cut_16_bit(path, kept):
+    """A 16-bit scene in one strip a row, of which the file holds the first rows only. Returns its values."""
+    values = noise(h=256, w=192, dtype="uint16")
+    written(path, values, blockysize=1)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    return values
+
+
+def test_a_stretch_does_without_windows_that_cannot_be_read(tmp_path):
+    """The limits are those of the part that is there; the number of windows without is kept."""
+    path = tmp_path / "cut.tif"
+    values = cut_16_bit(path, 0.6)
+    with open_scene(path, percentiles=(0, 100)) as scene:
+        assert scene.unread_samples == 6  # of 4 rows of windows by 3, the lower two
+        assert scene.stretch.low[0] == values[:, :128].min()
+        assert scene.stretch.high[0] == values[:, :128].max()
+        assert scene.read(0, 0, 192, 100).any()
+        with pytest.raises(ValueError, match="cannot be read"):
+            scene.read(0, 200, 192, 56)
+
+
+def test_a_stretch_of_a_whole_file_misses_nothing(tmp_path):
+    with open_scene(written(tmp_path / "a.tif", noise(dtype="uint16"))) as scene:
+        assert scene.unread_samples == 0
+
+
+def test_a_scene_of_which_nothing_can_be_read_has_no_stretch(tmp_path):
+    path = tmp_path / "cut.tif"
+    cut_16_bit(path, 0.05)
+    with pytest.raises(ValueError, match="the file is damaged or cut off there"):
+        open_scene(path)

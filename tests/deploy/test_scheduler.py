@@ -3,12 +3,14 @@
 import random
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.context import ContextLostError, SchedulerClosedError
+from deploy.crew import Crew
 from deploy.scheduler import Scheduler
 
 
@@ -41,6 +43,13 @@ def contexts(work, log=None):
     return lambda core: Worker(work, log)
 
 
+@contextmanager
+def scheduling(opening, cores, *, timeout_s=None, **options):
+    """A scheduler with a crew of its own."""
+    with Crew(opening, cores, timeout_s=timeout_s) as crew, Scheduler(crew, **options) as scheduler:
+        yield scheduler
+
+
 def feed(scheduler, items):
     def run():
         try:
@@ -71,7 +80,7 @@ def test_order_over_a_hundred_thousand_items_with_random_latencies_and_faults():
         return item * 2
 
     log = []
-    with Scheduler(contexts(work, log), (0, 1, 2, 0, 1, 2), timeout_s=30) as scheduler:
+    with scheduling(contexts(work, log), (0, 1, 2, 0, 1, 2), timeout_s=30) as scheduler:
         feeder = feed(scheduler, range(len(fates)))
         for expected, outcome in enumerate(scheduler.results()):
             assert outcome.ticket == outcome.item == expected
@@ -110,7 +119,7 @@ def test_any_shape_of_run_gives_each_item_once_in_order(count, workers, depth, w
             raise KeyError("one of them")
         return [v + 0.5 for v in values]
 
-    with Scheduler(
+    with scheduling(
         contexts(work), range(workers), depth=depth, window=window, finish=finish if batched else None,
         finish_batch=batch,
     ) as scheduler:  # fmt: skip
@@ -123,7 +132,7 @@ def test_any_shape_of_run_gives_each_item_once_in_order(count, workers, depth, w
 
 def test_a_result_leaves_as_soon_as_it_is_next():
     gate = threading.Event()
-    with Scheduler(contexts(lambda item: gate.wait(5) if item == 1 else item), (0, 1)) as scheduler:
+    with scheduling(contexts(lambda item: gate.wait(5) if item == 1 else item), (0, 1)) as scheduler:
         results = scheduler.results()
         scheduler.submit(0)
         assert next(results).item == 0, "nothing else was submitted, and it did not wait for that"
@@ -142,7 +151,7 @@ def test_a_result_leaves_as_soon_as_it_is_next():
 
 def test_block_waits_and_bounds_what_is_on_its_way():
     gate, begun = threading.Event(), []
-    with Scheduler(contexts(lambda i: (begun.append(i), gate.wait(5))), (0, 1), depth=3, window=8) as scheduler:
+    with scheduling(contexts(lambda i: (begun.append(i), gate.wait(5))), (0, 1), depth=3, window=8) as scheduler:
         feeder = feed(scheduler, range(20))
         time.sleep(0.1)
         assert feeder.is_alive()
@@ -157,7 +166,7 @@ def test_block_waits_and_bounds_what_is_on_its_way():
 
 def test_latest_drops_the_oldest_waiting_item_and_counts_it():
     gate = threading.Event()
-    with Scheduler(contexts(lambda item: gate.wait(5) and item), (0,), policy="latest") as scheduler:
+    with scheduling(contexts(lambda item: gate.wait(5) and item), (0,), policy="latest") as scheduler:
         scheduler.submit(0)
         time.sleep(0.05)  # a worker has it
         for item in range(1, 10):
@@ -171,7 +180,7 @@ def test_latest_drops_the_oldest_waiting_item_and_counts_it():
 
 
 def test_latest_with_a_reader_that_sleeps_stays_bounded():
-    with Scheduler(contexts(lambda item: item), (0, 1), policy="latest", window=4) as scheduler:
+    with scheduling(contexts(lambda item: item), (0, 1), policy="latest", window=4) as scheduler:
         for item in range(1000):
             scheduler.submit(item)
             assert len(scheduler._order) <= 4
@@ -189,7 +198,7 @@ def test_a_hung_context_is_noticed_and_replaced():
             gate.wait(30)
         return item
 
-    with Scheduler(contexts(work, log), (0, 1), timeout_s=0.2) as scheduler:
+    with scheduling(contexts(work, log), (0, 1), timeout_s=0.2) as scheduler:
         feed(scheduler, range(10))
         found = list(scheduler.results())
         assert [o.item for o in found] == list(range(10))
@@ -203,7 +212,7 @@ def test_a_hung_context_is_noticed_and_replaced():
 
 def test_a_core_that_always_hangs_ends_the_run():
     gate = threading.Event()
-    with Scheduler(contexts(lambda item: gate.wait(30)), (0,), timeout_s=0.05) as scheduler:
+    with scheduling(contexts(lambda item: gate.wait(30)), (0,), timeout_s=0.05) as scheduler:
         feed(scheduler, range(10))
         found = []
         with pytest.raises(TimeoutError, match="3 contexts in a row"):
@@ -230,7 +239,7 @@ def test_a_lost_context_is_opened_again_and_its_item_tried_once_more():
             raise ContextLostError("gone for good")
         return item
 
-    with Scheduler(contexts(work), (0, 1)) as scheduler:
+    with scheduling(contexts(work), (0, 1)) as scheduler:
         feed(scheduler, range(8))
         found = list(scheduler.results())
         assert [o.item for o in found] == list(range(8))
@@ -246,7 +255,7 @@ def test_an_opening_that_fails_is_raised_at_once_and_leaves_no_thread():
         return Worker(lambda item: item)
 
     with pytest.raises(FileNotFoundError, match="no model"):
-        Scheduler(opening, (0, 1, 2))
+        Scheduler(Crew(opening, (0, 1, 2)))
     assert threads_now() == set()
 
 
@@ -260,7 +269,7 @@ def test_an_opening_that_hangs_is_noticed():
 
     begin = time.perf_counter()
     with pytest.raises(TimeoutError, match=r"from core 1 within 0\.3 s while its context was opened"):
-        Scheduler(opening, (0, 1), opening_s=0.3)
+        Scheduler(Crew(opening, (0, 1), opening_s=0.3))
     assert time.perf_counter() - begin < 8
     gate.set()
 
@@ -278,7 +287,7 @@ def test_when_the_last_context_is_lost_the_run_says_why():
             raise OSError("the device is gone")
         return Worker(work)
 
-    with Scheduler(opening, (0,)) as scheduler:
+    with scheduling(opening, (0,)) as scheduler:
         for item in range(3):
             scheduler.submit(item)
         gate.set()
@@ -293,7 +302,8 @@ def test_when_the_last_context_is_lost_the_run_says_why():
 @pytest.mark.parametrize("end", ["cancel", "close"])
 def test_an_end_never_hangs(end):
     gate = threading.Event()
-    scheduler = Scheduler(contexts(lambda item: gate.wait(5)), (0, 1))
+    crew = Crew(contexts(lambda item: gate.wait(5)), (0, 1))
+    scheduler = Scheduler(crew)
     feeder = feed(scheduler, range(100))
     reader = threading.Thread(target=lambda: list(scheduler.results()))
     reader.start()
@@ -308,23 +318,27 @@ def test_an_end_never_hangs(end):
     assert time.perf_counter() - begin < 1
     with pytest.raises(SchedulerClosedError):
         scheduler.submit(1)
+    if end == "close":
+        assert crew.close(patience_s=0.2) is False
     gate.set()
     assert scheduler.close()
+    assert crew.close()
     assert threads_now() == set()
 
 
 def test_ends_at_random_moments_leave_nothing_behind():
     draw = random.Random(4)
     for _ in range(60):
-        scheduler = Scheduler(
-            contexts(lambda item: time.sleep(0.0003)), (0, 1, 2), policy=draw.choice(["block", "latest"]), timeout_s=5
-        )
+        crew = Crew(contexts(lambda item: time.sleep(0.0003)), (0, 1, 2), timeout_s=5)
+        scheduler = Scheduler(crew, policy=draw.choice(["block", "latest"]))
         feeder = feed(scheduler, range(1000))
         results = scheduler.results()
         for _ in range(draw.randrange(5)):
             next(results, None)
         time.sleep(draw.random() * 0.004)
-        assert scheduler.close()
+        if draw.random() < 0.5:
+            assert scheduler.close()
+        assert crew.close()
         feeder.join(5)
         assert not feeder.is_alive()
     assert threads_now() == set()
@@ -339,7 +353,7 @@ def test_a_batch_is_what_is_there_and_nobody_waits_for_more():
             gate.wait(5)
         return values
 
-    with Scheduler(contexts(lambda item: item), (0, 1, 2), finish=finish, finish_batch=4) as scheduler:
+    with scheduling(contexts(lambda item: item), (0, 1, 2), finish=finish, finish_batch=4) as scheduler:
         scheduler.submit(0)
         time.sleep(0.05)
         for item in range(1, 7):
@@ -364,5 +378,6 @@ def test_a_batch_is_what_is_there_and_nobody_waits_for_more():
     ],
 )
 def test_bad_settings(options, told):
+    of_crew = {"cores": (0,), **{name: options.pop(name) for name in ("cores", "timeout_s") if name in options}}
     with pytest.raises(ValueError, match=told):
-        Scheduler(contexts(lambda item: item), options.pop("cores", (0,)), **options)
+        Scheduler(Crew(contexts(lambda item: item), **of_crew), **options)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,57 +16,24 @@ from deploy.backends.emulated_npu import EmulatedNpu, Faults
 from deploy.backends.opener import Opener
 from deploy.detector import Detector, open_detector
 from deploy.frames import Frame
-from deploy.manifest import Head, Manifest, ModelFile, load_manifest
+from deploy.manifest import load_manifest
 from deploy.procedural import draw_scene
 from deploy.worker_process import ProcessContext
+from tests.deploy.bright_cells import (
+    CELLS,
+    MANIFEST,
+    cell_of,
+    find_bright_cells,
+    frame,
+    threads_now,
+    wait_for_hung_threads,
+)
 
 PROCEDURAL = Path(__file__).parents[2] / "deploy/zoo/procedural"
-MANIFEST = Manifest(
-    name="fake",
-    class_names=["bright", "dark"],
-    input_hw=(64, 96),
-    heads=[Head(stride=s, box_output=f"b{s}", class_output=f"c{s}") for s in (8, 16, 32)],
-    precision="fp32",
-    files={"onnx": ModelFile(name="model.onnx", sha256="0" * 64)},
-)
-CELLS = 8 * 12
-
-
-def find_bright_cells(batch):
-    """Answer with a box around every bright cell of stride 8."""
-    heads = []
-    for stride in (8, 16, 32):
-        h, w = 64 // stride, 96 // stride
-        box = np.zeros((len(batch), 4, 16, h, w), np.float32)
-        box[:, :, 1] = 40
-        cls = np.full((len(batch), 2, h, w), -9, np.float32)
-        if stride == 8:
-            cls[:, 0] = np.where(batch.reshape(-1, h, 8, w, 8, 3).mean(axis=(2, 4, 5)) > 200, 3, -9)
-        heads += [box.reshape(-1, 64, h, w), cls]
-    return heads
-
-
-def frame(number):
-    """Return a frame whose one bright cell tells its number, modulo the number of cells."""
-    image = np.zeros((64, 96, 3), np.uint8)
-    y, x = divmod(number % CELLS, 12)
-    image[8 * y : 8 * y + 8, 8 * x : 8 * x + 8] = 255
-    return Frame(number, "drawn", image)
-
-
-def cell_of(result):
-    ((x1, y1, x2, y2),) = result.detections.xyxy  # clipped at the border, but the cell's centre lies inside
-    cells = [(y, x) for y in range(8) for x in range(12) if x1 < 8 * x + 4 < x2 and y1 < 8 * y + 4 < y2]
-    y, x = cells[0]
-    return 12 * y + x
 
 
 def detector_on(npu, **options):
     return Detector(npu.open(0), MANIFEST, open_backend=npu.open, cores=(0, 1, 2, 0, 1, 2), **options)
-
-
-def threads_now():
-    return {t.name for t in threading.enumerate() if t.name.startswith("rsedge")}
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -108,6 +74,7 @@ def test_a_hang_costs_one_frame():
     assert [r.frame.number for r in found] == list(range(60))
     hung = [r for r in found if isinstance(r.error, TimeoutError)]
     assert 1 <= len(hung) == seen[0].replaced
+    wait_for_hung_threads()
 
 
 @dataclass

@@ -248,3 +248,12 @@ def test_a_camera_that_is_not_there_is_told_in_one_line(tmp_path):
     no_camera.write_bytes(b"")
     with pytest.raises(OSError, match=r"gives no picture \(busy in another program, or no camera\)"):
         open_camera(no_camera)
+
+
+def test_an_address_that_gives_no_video_is_no_damaged_file():
+    with pytest.raises(
+        OSError, match=r"^http://\*\*\*@127\.0\.0\.1:1/x\.mp4: gives no video \(nobody answers"
+    ) as caught:
+        VideoSource("http://me:secret@127.0.0.1:1/x.mp4")
+    assert "damaged" not in str(caught.value)
+    assert "secret" not in str(caught.value)

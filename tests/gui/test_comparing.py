@@ -42,12 +42,15 @@ def test_two_bundles_look_at_the_same_place(seen: MainWindow, qtbot: Any) -> Non
     qtbot.waitUntil(lambda: not second.running)
     view = seen.pane.view
     view.zoom_by(3, QPointF(10, 10))
-    ratio = (second.view.view_rect.center() - view.view_rect.center()).manhattanLength()
-    assert ratio < 0.5
+
+    def apart() -> float:
+        return float((second.view.view_rect.center() - view.view_rect.center()).manhattanLength())
+
+    qtbot.waitUntil(lambda: apart() < 0.5 and second.view.scale == view.scale)
     second.view.pan_by(30, 20)
-    assert (second.view.view_rect.center() - view.view_rect.center()).manhattanLength() < 0.5
+    assert apart() < 0.5
     seen.filter(Filters(score=0.6), True)
-    assert second.session.filters.score == 0.6
+    qtbot.waitUntil(lambda: second.session.filters.score == 0.6)
     assert "10" not in second.title.text() or "boxes" in second.title.text()
     seen.actions_.by_key["no_second"].trigger()
     assert seen.comparing.second is None

@@ -40,7 +40,7 @@ def test_panning_and_sifting_two_thousand_boxes(window: MainWindow, qtbot: Any) 
     window.resize(1280, 800)
     picture = crowded()
     assert picture.pixels is not None
-    window.pane._show(picture, screen_levels(picture.pixels), None)
+    window.pane.display(picture, screen_levels(picture.pixels), None)
     assert len(window.session.rows) == 2000
     view = window.pane.view
     view.show_labels = True

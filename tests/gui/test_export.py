@@ -92,6 +92,32 @@ def test_the_dialogue_asks_for_at_least_one_format(qtbot: Any, tmp_path: Path) -
     assert not dialog.export.isEnabled()
 
 
+def test_an_earlier_export_is_replaced_only_on_demand(
+    window: MainWindow, see: Any, qtbot: Any, tmp_path: Path, picture: Path
+) -> None:
+    see(window, picture)
+    out = tmp_path / "out"
+    export(window, qtbot, out, "coco", "csv")
+    dialog = window.exporting.ask(window, tmp_path)
+    assert dialog is not None
+    qtbot.addWidget(dialog)
+    assert dialog.replace.isHidden()
+    dialog.folder.setText(str(out))
+    assert not dialog.replace.isHidden()
+    assert not dialog.export.isEnabled()
+    dialog.replace.setChecked(True)
+    assert dialog.export.isEnabled()
+    assert dialog.overwrite
+    dialog.folder.setText(str(tmp_path / "other"))
+    dialog.folder.setText(str(out))
+    assert not dialog.overwrite, "the consent was for the folder as it stood there"
+    window.side.filters.score.setValue(60)
+    with qtbot.waitSignal(window.exporting.ended, timeout=20000):
+        window.exporting.start(out, ("coco",), whole=False, overwrite=True)
+    assert len(json.loads((out / "detections.json").read_text())["annotations"]) == 2
+    assert not (out / "detections.csv").exists()
+
+
 def test_a_full_disk_is_told_and_the_app_goes_on(
     window: MainWindow, see: Any, qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PyQt5.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QUrl
-from PyQt5.QtGui import QDropEvent, QMouseEvent, QWheelEvent
+from PyQt5.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
+from PyQt5.QtGui import QDropEvent, QKeySequence, QMouseEvent, QWheelEvent
+from PyQt5.QtTest import QTest
 from PyQt5.QtWidgets import QApplication
 
 from gui.actions import COMMANDS
@@ -301,13 +304,76 @@ def test_the_bundle_card_tells_what_the_manifest_says(seen: MainWindow) -> None:
         assert word in text
 
 
-def test_every_action_has_a_menu_and_most_a_shortcut_of_their_own(window: MainWindow) -> None:
+def test_every_action_has_a_menu_and_a_shortcut_that_works(window: MainWindow, qtbot: Any) -> None:
     keys = [command.key for command in COMMANDS if command.key]
     assert set(keys) == set(window.actions_.by_key)
-    shortcuts = [command.shortcut for command in COMMANDS if command.shortcut]
-    assert len(set(shortcuts)) == len(shortcuts)
     in_menus = {action.objectName() for menu in window.actions_.menus.values() for action in menu.actions()}
     assert set(keys) <= in_menus
+    window.activateWindow()
+    qtbot.waitUntil(window.isActiveWindow)
+    pressed: list[str] = []
+    for key, action in window.actions_.by_key.items():
+        action.disconnect()  # only whether the keys arrive is asked here
+        action.triggered.connect(lambda *_, key=key: pressed.append(key))
+        action.setEnabled(True)
+    for key, action in window.actions_.by_key.items():
+        assert action.shortcut().count() == 1, key
+        QTest.keySequence(window, action.shortcut())
+        assert pressed == [key], f"{action.shortcut().toString()} is for {key}"
+        pressed.clear()
+
+
+def test_the_keyboard_alone_suffices(window: MainWindow, picture: Path, qtbot: Any, monkeypatch: Any) -> None:
+    """Open, sift, look, select in the table, hide a class, export: without a pointer."""
+    monkeypatch.setattr("gui.open_dialogs.ask_file", lambda *_: str(picture))
+    window.activateWindow()
+    qtbot.waitUntil(window.isActiveWindow)
+
+    def press(keys: str) -> None:
+        QTest.keySequence(QApplication.focusWidget() or window, QKeySequence(keys))
+
+    press("Ctrl+O")
+    qtbot.waitUntil(lambda: len(window.session.found) == 8 and not window.pane.running)
+    for _ in range(4):
+        press("]")
+    assert window.session.filters.score == pytest.approx(0.45)
+    press("Ctrl+R")
+    view, place = window.pane.view, window.pane.view.view_rect.center()
+    view.setFocus()
+    press("Ctrl++")
+    press("Right")
+    assert view.view_rect.center().x() > place.x()
+    # From the picture Tab goes on to the side panel, and there Ctrl+Tab turns its pages.
+    for _ in range(30):
+        if window.side.isAncestorOf(QApplication.focusWidget()):
+            break
+        press("Tab")
+    press("Ctrl+Tab")
+    assert window.side.currentWidget() is window.side.table
+    qtbot.waitUntil(lambda: window.side.table.model.rowCount() == 7)
+    for _ in range(30):
+        if QApplication.focusWidget() is window.side.table.view:
+            break
+        press("Tab")
+    press("Down")
+    press("Down")
+    row = window.session.selected
+    assert row == window.side.table.model.rows[window.side.table.view.currentIndex().row()]
+    window.side.setCurrentWidget(window.side.filters)
+    window.side.filters.classes.setFocus()
+    press("Home")
+    press("Space")
+    assert window.session.filters.hidden == {0}
+
+    def accept() -> None:
+        dialog = QApplication.activeModalWidget()
+        assert dialog is not None
+        QTest.keyClick(dialog, Qt.Key_Return)
+
+    QTimer.singleShot(300, accept)
+    with qtbot.waitSignal(window.exporting.ended, timeout=20000):
+        press("Ctrl+E")
+    assert "detections.json" in window.messages.text
 
 
 def test_nothing_is_cut_off_on_a_small_screen(seen: MainWindow) -> None:
@@ -319,24 +385,46 @@ def test_nothing_is_cut_off_on_a_small_screen(seen: MainWindow) -> None:
     assert seen.pane.view.width() > 600
 
 
+def threads_of_the_app() -> list[str]:
+    """Name the threads that the kernel knows of which the app has started, Qt's and Python's."""
+    names = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            names.append((task / "comm").read_text().strip())
+    ours = [thread.name for thread in threading.enumerate() if thread.name.startswith("rsedge")]
+    return sorted([*ours, *(name for name in names if name in ("Worker", "Background", "ExportThread"))])
+
+
 def test_switching_sources_at_random_leaves_nothing_behind(make_window: Any, tmp_path: Path, qtbot: Any) -> None:
     shelf = DetectorShelf(lambda bundle, backend, workers: quick_detector(bundle, 0.004))
+    before = threads_of_the_app()
     window = make_window(shelf=shelf)
     window.opening.bundle(PROCEDURAL)
     qtbot.waitUntil(lambda: window.session.bundle is not None)
     sources = [
         save_video(tmp_path / "v.avi", 60), save(tmp_path / "p" / "a.png", draw((256, 300), SQUARES)), tmp_path / "p",
-        DRAWN, "/dev/video99",
+        save(tmp_path / "p" / "b.png", draw((700, 900), SQUARES)), DRAWN, "/dev/video99",
     ]  # fmt: skip
     rng = np.random.default_rng(0)
-    for _ in range(60):
-        window.opening.source(str(sources[rng.integers(len(sources))]))
-        if rng.random() < 0.3:
+    done = {"switched": 0, "cancelled": 0, "second": 0, "reopened": 0}
+    for _ in range(200):
+        what = rng.random()
+        if what < 0.6:
+            window.opening.source(str(sources[rng.integers(len(sources))]))
+            done["switched"] += 1
+        elif what < 0.8:
             window.commands.cancel()
-        qtbot.wait(int(rng.integers(0, 40)))
+            done["cancelled"] += 1
+        elif what < 0.9:
+            window.commands.no_second() if window.comparing.second else window.opening.second(PROCEDURAL)
+            done["second"] += 1
+        else:
+            window.opening.bundle(PROCEDURAL)
+            done["reopened"] += 1
+        qtbot.wait(int(rng.integers(0, 25)))
+    assert min(done.values()) > 5, done
     qtbot.waitUntil(lambda: not window.pane.running or window.pane.player is not None, timeout=20000)
-    import threading
-
     window.close()
-    assert window.pane._leaving == [] or all(w.isFinished() for w in window.pane._leaving)
-    qtbot.waitUntil(lambda: not [t for t in threading.enumerate() if t.name.startswith("rsedge")], timeout=10000)
+    assert window.all_ended
+    assert all(worker.isFinished() for worker in window.pane.leaving)
+    assert threads_of_the_app() == before

@@ -1,28 +1,19 @@
 """A whole session in the real window: open, detect, filter, select, compare, export, close. Run as a script.
 
-Arguments: which of cv2 and PyQt5 is imported first, a folder for pictures of the window, one for what it writes.
+Arguments: a folder for pictures of the window, one for what it writes, and "all" for pictures of other screens too.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-if sys.argv[1] == "cv2":
-    import cv2
-    from PyQt5.QtWidgets import QApplication
-else:
-    import cv2
-    from PyQt5.QtWidgets import QApplication
-
-import os
-
-# What `import cv2` of a wheel with Qt leaves behind; the headless one does not.
-os.environ.setdefault("QT_QPA_PLATFORM_PLUGIN_PATH", str(Path(cv2.__file__).parent / "qt" / "plugins"))
-
+import cv2
 import rasterio
+from PyQt5.QtWidgets import QApplication
 
 from deploy.procedural import draw_scene
 from gui import gui_command
@@ -30,7 +21,10 @@ from gui.main_window import MainWindow
 from gui.opening import PROCEDURAL
 from gui.sifting import Filters
 
-PICTURES, WORK = Path(sys.argv[2]), Path(sys.argv[3])
+# What `import cv2` of a wheel with Qt leaves behind; the headless one does not.
+os.environ.setdefault("QT_QPA_PLATFORM_PLUGIN_PATH", str(Path(cv2.__file__).parent / "qt" / "plugins"))
+
+PICTURES, WORK, ALL = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:] == ["all"]
 
 
 def write_sources() -> tuple[Path, Path]:
@@ -80,14 +74,14 @@ def drive(_: object = None) -> int:
     rest(1.0)
     window.commands.walk(1)
     rest(0.6)
-    shoot(window, "scene_light")
-    window.choices.use_theme("dark")
+    shoot(window, "scene")
     window.commands.loop(True)
     window.opening.source(str(video))
     wait(lambda: window.session.picture is not None and (window.session.picture.frame_number or 0) > 10)
     window.side.setCurrentWidget(window.side.live)
+    wait(lambda: window.side.live.chart is not None)
     rest(4.0)
-    shoot(window, "video_dark")
+    shoot(window, "video")
     window.commands.cancel()
     window.side.setCurrentWidget(window.side.filters)
     window.opening.source(str(scene))
@@ -96,8 +90,10 @@ def drive(_: object = None) -> int:
     wait(lambda: not window.pane.running and not window.comparing.second.running)
     window.pane.view.zoom_by(3)
     rest(1.5)
-    shoot(window, "comparison_dark")
+    shoot(window, "comparison")
     window.commands.no_second()
+    if ALL:
+        other_screens(window)
     window.exporting.start(WORK / "out", ("coco", "geojson"), whole=False)
     wait(lambda: window.exporting.thread_ is None)
     assert (WORK / "out" / "detections.geojson").is_file(), window.messages.text
@@ -105,13 +101,34 @@ def drive(_: object = None) -> int:
     return 0
 
 
-def shoot(window: MainWindow, name: str) -> None:
+def other_screens(window: MainWindow) -> None:
+    """A small touch panel and a large screen, every page of the side panel, both languages."""
+    window.resize(1024, 600)
+    rest(0.3)
+    assert (window.width(), window.height()) == (1024, 600)  # nothing that it holds asks for more
+    for language in ("zh_CN", "en"):
+        window.choices.use_language(language)
+        for page, name in enumerate(("filters", "table", "machine", "bundle")):
+            window.side.setCurrentIndex(page)
+            rest(0.4)
+            shoot(window, f"small_{name}_{language}", themes=("light",) if language == "en" else ("dark",))
+    window.side.setCurrentIndex(0)
+    window.resize(3840, 2160)
+    rest(0.5)
+    shoot(window, "large", themes=("dark",))
+    window.resize(1280, 800)
+    rest(0.2)
+
+
+def shoot(window: MainWindow, name: str, themes: tuple[str, ...] = ("light", "dark")) -> None:
     """Keep what is really on the screen."""
-    QApplication.processEvents()
-    handle = window.windowHandle()
-    picture = handle.screen().grabWindow(int(window.winId())) if handle is not None else window.grab()
-    assert not picture.isNull()
-    assert picture.save(str(PICTURES / f"{name}.png"))
+    for theme in themes:
+        window.choices.use_theme(theme)
+        rest(0.4)
+        handle = window.windowHandle()
+        picture = handle.screen().grabWindow(int(window.winId())) if handle is not None else window.grab()
+        assert not picture.isNull()
+        assert picture.save(str(PICTURES / f"{name}_{theme}.png"))
 
 
 QApplication.exec_ = drive

@@ -1,0 +1,125 @@
+"""What is drawn of boxes and labels, against pictures made pixel by pixel and against plain loops."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import numpy as np
+import pytest
+from PyQt5.QtCore import QLineF, QRectF
+from PyQt5.QtGui import QColor, QFont, QImage, QPainter
+
+from deploy.detections import Detections
+from deploy.palette import class_colour
+from gui.box_painter import BoxPainter
+from gui.label_painter import LabelPainter
+from gui.line_pool import LinePool
+
+WIDTH, HEIGHT = 400, 300
+VIEW = QRectF(0, 0, WIDTH, HEIGHT)
+
+
+@pytest.fixture
+def canvas(qapp: Any) -> QImage:
+    image = QImage(WIDTH, HEIGHT, QImage.Format_RGB32)
+    image.fill(QColor(90, 90, 90))
+    return image
+
+
+def pixels(image: QImage) -> np.ndarray:
+    """Return (h, w, 3) uint8 RGB."""
+    rgb = image.convertToFormat(QImage.Format_RGB888)  # held: its memory is what is looked at
+    bits = rgb.bits()
+    bits.setsize(image.height() * image.width() * 3)  # 400 and 300 need no padding
+    return np.frombuffer(bits, np.uint8).reshape(image.height(), image.width(), 3).copy()
+
+
+def test_a_pool_lends_the_same_lines_with_new_ends() -> None:
+    pool = LinePool()
+    rng = np.random.default_rng(0)
+    for n in (0, 3, 5000, 2048, 2049, 1):
+        ends = rng.uniform(-1e4, 1e4, (n, 4))
+        lines = pool.fill(ends)
+        assert [(line.x1(), line.y1(), line.x2(), line.y2()) for line in lines] == [tuple(row) for row in ends.tolist()]
+    first = pool.fill(np.zeros((1, 4)))[0]
+    before = len([o for o in gc.get_objects() if isinstance(o, QLineF)])
+    pool.fill(rng.uniform(0, 1, (4000, 4)))
+    assert len([o for o in gc.get_objects() if isinstance(o, QLineF)]) == before
+    assert pool.fill(np.ones((1, 4)))[0] is first
+
+
+def test_each_side_of_each_box_has_its_colour(canvas: QImage) -> None:
+    boxes = np.array([[20, 30, 120, 90], [150, 40, 260, 200], [30, 150, 100, 260], [500, 500, 600, 600]], np.float32)
+    found = Detections(boxes, np.array([0.9, 0.8, 0.7, 0.6]), np.array([2, 0, 2, 1]))
+    painter = BoxPainter()
+    painter.set_boxes(found)
+    with_boxes = QPainter(canvas)
+    painter.paint(with_boxes, VIEW)
+    with_boxes.end()
+    seen = pixels(canvas)
+    for (x1, y1, x2, y2), class_id in zip(boxes[:3].astype(int).tolist(), (2, 0, 2), strict=True):
+        middle = ((x1 + x2) // 2, (y1 + y2) // 2)
+        for x, y in ((x1, middle[1]), (x2, middle[1]), (middle[0], y1), (middle[0], y2)):
+            around = seen[y - 2 : y + 3, x - 2 : x + 3].reshape(-1, 3)
+            assert class_colour(class_id) in {tuple(rgb) for rgb in around.tolist()}
+        assert tuple(seen[middle[1], middle[0]]) == (90, 90, 90)
+
+
+def test_right_and_wrong_and_missed_are_told_apart(canvas: QImage) -> None:
+    boxes = np.array([[20, 20, 120, 120], [160, 20, 260, 120]], np.float32)
+    painter = BoxPainter()
+    missed = (np.array([[20, 160, 120, 260]], np.float32), np.array([3], np.int32))
+    painter.set_boxes(
+        Detections(boxes, np.array([0.9, 0.8]), np.array([1, 1])), hit=np.array([True, False]), missed=missed
+    )
+    with_boxes = QPainter(canvas)
+    painter.paint(with_boxes, VIEW)
+    with_boxes.end()
+    seen = pixels(canvas)
+
+    def share(y: int, x: int, colour: tuple[int, int, int]) -> float:
+        """How much of a box's upper side has the colour."""
+        rows = (seen[y - 2 : y + 2, x + 4 : x + 96] == colour).all(axis=2)
+        return float(rows.any(axis=0).mean())
+
+    assert share(20, 20, class_colour(1)) == 1.0
+    assert 0.4 < share(20, 160, class_colour(1)) < 0.8  # dashed
+    assert 0.2 < share(160, 20, (255, 255, 255)) < 0.5  # dotted
+
+
+def test_no_label_lies_over_another_and_the_best_come_first(canvas: QImage) -> None:
+    rng = np.random.default_rng(1)
+    at = rng.uniform(0, 250, (60, 2))
+    found = Detections(np.hstack([at, at + 40]), np.sort(rng.uniform(0.3, 1, 60))[::-1].copy(), np.full(60, 1))
+    painter = LabelPainter()
+    painter.class_names = ["a", "ship"]
+    drawn: list[QRectF] = []
+
+    class Note(QPainter):
+        def drawPixmap(self, place: Any, pixmap: Any) -> None:  # type: ignore[override]
+            drawn.append(QRectF(place.x(), place.y(), pixmap.width(), pixmap.height()))
+            super().drawPixmap(place, pixmap)
+
+    with_labels = Note(canvas)
+    painter.paint(with_labels, found, VIEW, 1.0, QFont())
+    with_labels.end()
+    assert 10 < len(drawn) < 60
+    assert not any(one.intersects(other) for i, one in enumerate(drawn) for other in drawn[:i])
+    assert (abs(drawn[0].x() - found.xyxy[0, 0])) < 3
+    assert class_colour(1) in {tuple(rgb) for rgb in pixels(canvas).reshape(-1, 3).tolist()}
+
+
+def test_narrow_boxes_have_no_label_and_renamed_classes_are_drawn_anew(canvas: QImage) -> None:
+    found = Detections(np.array([[10, 50, 25, 70], [100, 50, 180, 90]]), np.array([0.9, 0.8]), np.array([0, 0]))
+    painter = LabelPainter()
+    shown = []
+    for names in (["ship"], ["boat of another kind"]):
+        painter.class_names = names
+        picture = canvas.copy()
+        with_labels = QPainter(picture)
+        painter.paint(with_labels, found, VIEW, 1.0, QFont())
+        with_labels.end()
+        shown.append((pixels(picture) != 90).any(axis=2))
+    assert not shown[0][:, :90].any()
+    assert shown[1].sum() > shown[0].sum() > 0
