@@ -99,11 +99,15 @@ def of_contexts(subject: Subject, course: Course, *, rounds: int, seconds: float
             break
         names = list(setups)
         place = number % len(names)
-        found = {}
-        for name in names[place:] + names[:place]:
-            found[name] = saturate(subject, setups[name], course, seconds=seconds).images_per_s.value
-            if course.stopped:
-                break
+        found: dict[str, float] = {}
+        try:
+            for name in names[place:] + names[:place]:
+                found[name] = saturate(subject, setups[name], course, seconds=seconds).images_per_s.value
+                if course.stopped:
+                    break
+        except KeyboardInterrupt:  # a stop in the middle of a round: the whole rounds before it stand
+            if not course.stopped:
+                raise
         if len(found) == len(setups):
             for name, rate in found.items():
                 rates[name].append(rate)
@@ -150,18 +154,27 @@ def of_release(subject: Subject, course: Course, *, rounds: int, seconds: float,
     for number in range(rounds):
         if number and course.stopped:
             break
-        p50 = {}
-        for way in (("early", "filled"), ("filled", "early"))[number % 2]:
-            pace = Pace(subject.pictures.images, due_times(per_s, count, "regular"), course)
-            stream = (
-                subject.streaming(subject.usual).stream(pace, policy="block")
-                if way == "early"
-                else queue_filled(subject, pace, subject.usual)
-            )
-            limit = 4 * count / per_s
-            found = timed_from_due(stream, pace, per_s, "regular", subject.usual, course, limit_s=limit)
-            p50[way] = found.latency.p50.value
+        p50: dict[str, float] = {}
+        try:
+            for way in (("early", "filled"), ("filled", "early"))[number % 2]:
+                pace = Pace(subject.pictures.images, due_times(per_s, count, "regular"), course)
+                with subject.streaming(subject.usual) as detector:
+                    if way == "early":
+                        detector.prepare()
+                        stream = detector.stream(pace, policy="block")
+                    else:  # opens contexts of its own; the detector has none yet
+                        stream = queue_filled(subject, pace, subject.usual)
+                    limit = 4 * count / per_s
+                    found = timed_from_due(stream, pace, per_s, "regular", subject.usual, course, limit_s=limit)
+                p50[way] = found.latency.p50.value
+        except KeyboardInterrupt:
+            if not course.stopped:
+                raise
+        if course.stopped:  # a round that was cut short compares nothing; the whole ones before it stand
+            break
         pairs.append((p50["early"], p50["filled"]))
+    if not pairs:
+        return []
     return [
         duel(
             "early release",

@@ -76,7 +76,7 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     command = _command(bundles, out, backend, quick, seconds, images, rate, contexts, power_csv, calibrating)
     with Course() as course:
-        document, unreachable = _measure(
+        document, complaint = _measure(
             bundles, backend, plan, course, images=images, rate=rate, power_csv=power_csv, calibrating=calibrating,
             command=command, out=out,
         )  # fmt: skip
@@ -84,8 +84,8 @@ def run(
     _last_line(document)
     if course.stopped:
         raise KeyboardInterrupt
-    if unreachable:
-        raise ValueError(f"{unreachable} (everything measured is in {out})")
+    if complaint:
+        raise ValueError(f"{complaint} (everything measured is in {out})")
     return document
 
 
@@ -138,18 +138,25 @@ def _measure(
         one.add_energy(traces, standby)
     document["bundles"] = [one.entry for one in measured]
     document["conditions"] = conditions(course.looks, told, warnings)
-    if calibrating:
-        _calibrate(document, measured)
-    return _write(document, out), next((one.unreachable for one in measured if one.unreachable), None)
+    complaints = [one.unreachable for one in measured if one.unreachable]
+    if calibrating and (failed := _calibrate(document, measured)):
+        complaints.append(failed)
+    return _write(document, out), next(iter(complaints), None)
 
 
-def _calibrate(document: dict[str, Any], measured: Sequence[BundleMeasurement]) -> None:
+def _calibrate(document: dict[str, Any], measured: Sequence[BundleMeasurement]) -> str | None:
+    """Fit, store and report; returns what to complain about where that fails, which costs no measurement."""
     whole = [(one.bundle, one.entry["name"], one.latency) for one in measured if one.latency is not None]
     made = document["provenance"]
     if len(whole) < 2:
         document["notes"].append("not calibrated: fewer than two bundles were measured before the stop")
-        return
-    document["calibration"] = calibrate(whole, made["board"] or made["cpu"])  # type: ignore[arg-type]
+        return None
+    try:
+        document["calibration"] = calibrate(whole, made["board"] or made["cpu"])  # type: ignore[arg-type]
+    except (ValueError, OSError, ImportError) as error:
+        document["notes"].append(f"not calibrated: {str(error).splitlines()[0]}")
+        return f"not calibrated: {str(error).splitlines()[0]}"
+    return None
 
 
 def _write(document: dict[str, Any], out: Path) -> dict[str, Any]:

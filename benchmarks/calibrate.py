@@ -42,4 +42,7 @@ def calibrate(measured: Sequence[tuple[Path, str, Latency]], machine: str, path:
         points.append(Point.of(name, p50.value, costs_of(bundle), told))
     constants = fit(points, f"calibrated on {machine}")
     stored = save_constants(constants, path)
-    return {"stored": str(stored), "constants": constants_json(constants)}
+    home = Path.home()
+    # A report goes to others: it names the file, not whose machine it is on.
+    told = f"~/{stored.relative_to(home).as_posix()}" if stored.is_relative_to(home) else stored.name
+    return {"stored": told, "constants": constants_json(constants)}

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from .report import read_report
 from .statistics_of_time import Quantile, Verdict, noise_of, verdict_of
+from .subject import told_cores
 
 # What makes two machines one and the same to a comparison.
 MACHINE = ("machine", "cpu", "board")
@@ -176,6 +177,13 @@ def _difference(before: Any, after: Any) -> str:
     return f"{before} and {after}"
 
 
+def _where(cores: list[int]) -> str:
+    """Return where contexts lie, unless they are dealt out over the cores as ever: then their number says it."""
+    cycle = max(cores) + 1
+    usual = min(cores) >= 0 and cores == [i % cycle for i in range(len(cores))]
+    return "" if usual else f" on cores {told_cores(cores)}"
+
+
 def _matched(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[tuple[dict[str, Any], dict[str, Any]]], list[str]]:
     theirs = {(entry["name"], entry["backend"]): entry for entry in new["bundles"]}
     pairs, skipped = [], []
@@ -211,7 +219,7 @@ def _changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[Change]:
         match = rows.get((tuple(row["cores"]), row["postprocess_batch"]))
         if match:
             batch = f", {row['postprocess_batch']} decoded per call" if row["postprocess_batch"] > 1 else ""
-            told = f"{row['contexts']} contexts{batch}"
+            told = f"{row['contexts']} contexts{_where(row['cores'])}{batch}"
             yield of(row["images_per_s"], match["images_per_s"], told, "images/s", False)
     # A sweep's rates are shares of what each run could do: only the fixed rate is the same question twice.
     a, b = old["offered"], new["offered"]

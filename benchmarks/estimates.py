@@ -9,9 +9,9 @@ from typing import Any
 def estimate_of(bundle: Path) -> dict[str, Any]:
     """Return the estimate of a bundle, or why there is none.
 
-    estimated_ms, low_ms, high_ms: of one image on one core. energy: analytic. layers: name, kind, cycles of arithmetic
-    and of memory, milliseconds, of each row. error: why none of these is there; the estimator belongs to the host and
-    may be missing on a board.
+    estimated_ms, low_ms, high_ms: of one image on one core. float16: the same of the network in float16, None where it
+    is in float16 anyway. energy: analytic. layers: name, kind, cycles of arithmetic and of memory, milliseconds, of
+    each row. error: why none of these is there; the estimator belongs to the host and may be missing on a board.
     """
     try:
         from deploy.convert.estimate import estimate
@@ -22,10 +22,12 @@ def estimate_of(bundle: Path) -> dict[str, Any]:
         subject = subject_of_bundle(bundle)
         table = subject.table if subject.table and precision_of(subject.table) == subject.precision else None
         found = estimate(subject.network, subject.precision, table=table, notes=subject.notes)
+        half = None if subject.precision == "fp16" else estimate(subject.network, "fp16").milliseconds
     except ImportError as error:
         return {"error": f"the estimate needs the Python package {error.name or error}, which only a host has"}
     except (ValueError, OSError) as error:
-        return {"error": str(error).splitlines()[0]}
+        # A report goes to others: it names the bundle, not where it lies on this machine.
+        return {"error": str(error).splitlines()[0].replace(str(bundle), bundle.name)}
     ms = found.milliseconds
     return {
         "label": "estimate, not a measurement",
@@ -35,6 +37,7 @@ def estimate_of(bundle: Path) -> dict[str, Any]:
         "estimated_ms": ms.estimated_ms,
         "low_ms": ms.low_ms,
         "high_ms": ms.high_ms,
+        "float16": half and {"estimated_ms": half.estimated_ms, "low_ms": half.low_ms, "high_ms": half.high_ms},
         "constants": found.constants.source,
         "energy": found.energy.to_json(),
         "layers": [

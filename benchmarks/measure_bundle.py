@@ -14,7 +14,7 @@ from .field import against_onnx_runtime, against_post_processing
 from .latency import Latency, measure_latency
 from .plan import Plan
 from .power import PowerTrace, Window, energy_per_image
-from .subject import ANY_CORE, Pictures, Subject, open_subject
+from .subject import Pictures, Subject, open_subject
 from .throughput import Saturation, knee_of, offer, saturate, sweep
 
 CAMERA_PER_S = 30.0
@@ -93,10 +93,8 @@ class BundleMeasurement:
     def _contexts(self) -> None:
         subject, plan = self.subject, self.plan
         tried: list[tuple[tuple[int, ...], int]] = [(subject.placed(n), 1) for n in plan.contexts]
-        if subject.has_cores and plan.masks:
-            tried += [((1,), 1), ((2,), 1), ((0, 1, 0, 1), 1)]
-            if subject.kind != "emulated":  # an emulated driver chooses no core
-                tried.append(((ANY_CORE,) * 6, 1))
+        if plan.masks:
+            tried += [(cores, 1) for cores in subject.masks()]
         tried += [(self._usual(), batch) for batch in plan.batches if batch > 1]
         seen = {(tuple(row["cores"]), row["postprocess_batch"]) for row in self.entry["contexts"]}
         for cores, batch in tried:

@@ -166,17 +166,9 @@ def _stages(figure: Any, document: dict[str, Any]) -> str | None:
 
 
 def _pareto(figure: Any, document: dict[str, Any]) -> str | None:
-    points = []
-    for entry in document["bundles"]:
-        accuracy, ms = entry["accuracy"], entry["estimate"].get("estimated_ms")
-        scored = {name for name, scores in accuracy["forms"].items() if scores["map50_95"] is not None}
-        form = next((name for name in ("device", "rknn_sim", "onnx") if name in scored), None)
-        score = accuracy["forms"][form]["map50_95"] if form else None
-        if ms is not None and score is not None:
-            ends = (entry["estimate"]["low_ms"], entry["estimate"]["high_ms"])
-            points.append((ms, ends, score, entry["name"], accuracy["data"] or "unnamed data"))
+    points = [point for entry in document["bundles"] for point in _choices(entry)]
     if len(points) < 2:
-        return "a choice needs two bundles or more with accuracy and estimate"
+        return "a choice needs two networks or more with accuracy and estimate"
     axes = figure.subplots()
     for colour, data in zip(LINES * len(points), dict.fromkeys(p[4] for p in points), strict=False):
         # Scores on different images are no choice: each data set has a front of its own.
@@ -195,6 +187,28 @@ def _pareto(figure: Any, document: dict[str, Any]) -> str | None:
     axes.legend(title="scored on", loc="best", fontsize=8.5)
     axes.grid(True)
     return None
+
+
+# Estimated ms, their interval, mAP50-95, name, data.
+Choice = tuple[float, tuple[float, float], float, str, str]
+
+
+def _choices(entry: dict[str, Any]) -> list[Choice]:
+    """Return the bundle as it is, and its network in float16, with the accuracy of the float network."""
+    forms, estimate = entry["accuracy"]["forms"], entry["estimate"]
+    scored = {name: scores["map50_95"] for name, scores in forms.items() if scores["map50_95"] is not None}
+    found: list[Choice] = []
+    # A network with learnt integers has a "float" before them; of others the torch form is float.
+    for name, told, ms, order in (
+        (entry["name"], f", {entry['precision'].upper()}", estimate, ("device", "rknn_sim", "onnx")),
+        (entry["name"], ", float16", estimate.get("float16"), ("float", "torch")),
+    ):
+        form = next((one for one in order if one in scored), None)
+        if form and ms and ms.get("estimated_ms") is not None:
+            ends = (ms["low_ms"], ms["high_ms"])
+            data = entry["accuracy"]["data"] or "unnamed data"
+            found.append((ms["estimated_ms"], ends, scored[form], name + told, data))
+    return found
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

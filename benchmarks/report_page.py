@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .subject import told_cores
+
 STAGES = ("read", "preprocess", "infer", "postprocess", "total")
 
 
@@ -47,7 +49,7 @@ def _bundle(entry: dict[str, Any]) -> list[str]:
     if entry["latency"]:
         lines += _latency(entry["latency"])
     if entry["contexts"]:
-        lines += _contexts(entry["contexts"], entry["backend"] != "onnx")
+        lines += _contexts(entry["contexts"], entry["backend"])
     if entry["offered"] or entry["sweep"]:
         lines += _offered(entry)
     for title, key in (("Ablation", "ablation"), ("Against the field", "field")):
@@ -84,24 +86,19 @@ def _latency(found: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def _contexts(found: Sequence[dict[str, Any]], has_cores: bool) -> list[str]:
-    rows = []
+def _contexts(found: Sequence[dict[str, Any]], backend: str) -> list[str]:
+    rows, has_cores = [], backend != "onnx"
     for row in found:
-        cores = _cores(row["cores"]) if has_cores else "of the CPU, shared"
+        cores = told_cores(row["cores"]) if has_cores else "of the CPU, shared"
         rate = _quantile(row["images_per_s"], 1)
         rows.append([str(row["contexts"]), cores, str(row["postprocess_batch"]), rate, str(row["images"])])
     lines = ["### As fast as the contexts go", ""]
     lines += _table(["contexts", "cores", "decoded per call", "images/s", "images"], rows)
-    if has_cores:
-        lines += ["", "One image runs on one core; the vendor's masks that spread one image over several cores are not "
-                  "offered by the backends."]  # fmt: skip
+    lines += ["", "Models for the NPU take one image a call: what is decoded per call is the post-processing's batch."]
+    if backend == "emulated":
+        lines += ["", "Masks that split one image over several cores are left out: an emulated NPU does not know what "
+                  "that brings. On a board they are measured too."]  # fmt: skip
     return [*lines, ""]
-
-
-def _cores(cores: Sequence[int]) -> str:
-    if all(core < 0 for core in cores):
-        return "any"
-    return ", ".join(f"{core} ({cores.count(core)})" for core in sorted(set(cores)))
 
 
 def _offered(entry: dict[str, Any]) -> list[str]:
@@ -171,11 +168,17 @@ def _share(value: float | None) -> str:
 def _estimate(found: dict[str, Any]) -> list[str]:
     if "error" in found:
         return ["### Estimate", "", f"None: {found['error']}.", ""]
+    half = found.get("float16")
     return [
         "### Estimate",
         "",
         f"{found['estimated_ms']:.1f} ms an image on one NPU core ({found['low_ms']:.1f} to {found['high_ms']:.1f}), "
-        f"{found['npu_cycles']:,} cycles by the {found['tier']}; constants: {found['constants']}. {found['label']}.",
+        f"{found['npu_cycles']:,} cycles by the {found['tier']}; constants: {found['constants']}. {found['label']}."
+        + (
+            f" In float16: {half['estimated_ms']:.1f} ms ({half['low_ms']:.1f} to {half['high_ms']:.1f})."
+            if half
+            else ""
+        ),
         "",
     ]
 

@@ -14,6 +14,7 @@ import numpy as np
 from deploy.backends.emulated_npu import LATENCY_MS, Answer, EmulatedNpu
 from deploy.backends.opener import NPU_CORES
 from deploy.backends.opening import KINDS, open_backend
+from deploy.backends.protocol import Core
 from deploy.detector import Detector
 from deploy.head_layout import HeadLayout
 from deploy.images import list_images, read_image
@@ -24,8 +25,11 @@ from deploy.procedural import draw_scene
 if TYPE_CHECKING:
     from deploy.backends.protocol import Backend
 
-# A context on whichever core the driver chooses; a core's number otherwise.
-ANY_CORE = -1
+# Where a context lies, beside a core's number: on whichever core the driver chooses for each image, or on several that
+# share the work of each image (the vendor's masks 0_1 and 0_1_2).
+ANY_CORE, CORES_0_1, CORES_0_1_2 = -1, -2, -3
+_PLACES: dict[int, Core] = {ANY_CORE: None, CORES_0_1: (0, 1), CORES_0_1_2: (0, 1, 2)}
+_TOLD = {ANY_CORE: "any", CORES_0_1: "0 and 1 together", CORES_0_1_2: "0, 1 and 2 together"}
 DRAWN_HW = (1024, 1024)
 # Images kept decoded in memory: a camera hands them over so. 3 MB each at 1024 x 1024.
 KEPT_IMAGES = 64
@@ -94,6 +98,17 @@ class Subject:
         """Return the core of each of so many contexts, dealt out over the cores."""
         return tuple(i % self.cores for i in range(contexts))
 
+    def masks(self) -> list[tuple[int, ...]]:
+        """Return the cores of contexts that try each of the vendor's core masks, those of `placed` left out.
+
+        An emulated NPU has no masks of several cores: what splitting an image brings is the chip's secret.
+        """
+        if not self.has_cores:
+            return []
+        alone = [(1,), (2,), (0, 1, 0, 1), (ANY_CORE,), (ANY_CORE,) * 2 * self.cores]
+        together = [(CORES_0_1,), (CORES_0_1,) * 2, (CORES_0_1_2,), (CORES_0_1_2,) * 2]
+        return alone if self.npu is not None else alone + together
+
     @property
     def usual(self) -> tuple[int, ...]:
         """The cores of the contexts that the product opens by itself: two per core."""
@@ -101,9 +116,13 @@ class Subject:
 
     def open(self, core: int = 0, *, threads: int = 0) -> Backend:
         """Open one context. threads: of ONNX Runtime on the CPU, 0 for all. Raises as `open_backend`."""
+        place = _PLACES.get(core, core) if self.has_cores else None
         if self.npu is not None:
-            return self.npu.open(core)
-        place = (None if core == ANY_CORE else core) if self.has_cores else None
+            if isinstance(place, tuple):
+                raise ValueError(
+                    f"cores {place} together: an emulated NPU does not know what splitting an image brings"
+                )
+            return self.npu.open(place)
         return open_backend(self.bundle, self.manifest, self.kind, threads=threads, core=place)
 
     def opener(self, contexts: int) -> Callable[[int], Backend]:
@@ -133,6 +152,11 @@ class _NotAlone:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def told_cores(cores: Sequence[int]) -> str:
+    """Return where contexts lie in words: "0 (2), 1 (2)", "any (6)", "0 and 1 together (1)"."""
+    return ", ".join(f"{_TOLD.get(core, str(core))} ({cores.count(core)})" for core in sorted(set(cores)))
 
 
 def check_backend(kind: str) -> None:

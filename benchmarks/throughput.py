@@ -153,9 +153,11 @@ def saturate(
             yield Frame(number, "saturation", images[number % len(images)])
             number += 1
 
-    stream = subject.streaming(cores).stream(frames(), policy="block", postprocess_batch=postprocess_batch)
     until = 0.0
-    with closing(stream):
+    with (
+        subject.streaming(cores) as detector,
+        closing(detector.stream(frames(), policy="block", postprocess_batch=postprocess_batch)) as stream,
+    ):
         for number, result in enumerate(stream):
             now = time.perf_counter()
             _check(result)
@@ -215,8 +217,11 @@ def offer(
     """Offer frames at a rate for so many seconds, at least `least` of them, and time each from when it was due."""
     due = due_times(per_s, max(least, round(per_s * seconds)), arrivals, seed)
     pace = Pace(subject.pictures.images, due, course)
-    stream = subject.streaming(cores).stream(pace, policy="block")
-    return timed_from_due(stream, pace, per_s, arrivals, tuple(cores), course, limit_s=PATIENCE * max(seconds, due[-1]))
+    limit = PATIENCE * max(seconds, due[-1])
+    with subject.streaming(cores) as detector:
+        detector.prepare()  # opening contexts is no waiting of the first frames
+        stream = detector.stream(pace, policy="block")
+        return timed_from_due(stream, pace, per_s, arrivals, tuple(cores), course, limit_s=limit)
 
 
 def timed_from_due(
@@ -288,12 +293,20 @@ def sweep(
     seconds: float,
     refine: int = 0,
 ) -> list[Offered]:
-    """Offer shares of the capacity, Poisson arrivals, ascending; then `refine` times the middle beside the knee."""
+    """Offer shares of the capacity, Poisson arrivals, ascending; then `refine` times the middle beside the knee.
+
+    A stop ends it with the points that were measured until then.
+    """
     points: list[Offered] = []
 
     def at(per_s: float) -> None:
         course.step(f"{subject.manifest.name}: {per_s:.0f} images/s offered", seconds)
-        found = offer(subject, cores, course, per_s=per_s, seconds=seconds, arrivals="poisson", seed=len(points))
+        try:
+            found = offer(subject, cores, course, per_s=per_s, seconds=seconds, arrivals="poisson", seed=len(points))
+        except KeyboardInterrupt:
+            if not course.stopped:
+                raise
+            return  # stopped before this point had anything to report; the others stand
         points.append(found)
         points.sort(key=lambda point: point.offered_per_s)
 

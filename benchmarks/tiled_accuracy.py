@@ -4,7 +4,8 @@
 
 Four drawn scenes of the model's input size are laid side by side to one large scene. "whole": each of the four alone,
 exactly one model input. "tiled": the large scene through the tiler, whose borders then run through the middle of
-objects, and through merging. The last line on standard output is one JSON document.
+objects, and through merging. The interval of the difference is a paired bootstrap over the large scenes: both ways are
+scored on the same draws. The last line on standard output is one JSON document.
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ from deploy.procedural import draw_scene
 from deploy.tiling import Tile, merge, plan_tiles
 
 from .origin import hand_over, origin
+from .resampled_scenes import average_precision, match
 
 SEED = 52_000
 OVERLAP = 0.2
 SCORE = 0.01
+MOST = 400
+RESAMPLES, LEVEL = 1000, 0.95
 
 
 def mosaic(seeds: list[int], size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -64,7 +68,7 @@ def measure(bundle: Path, scenes: int) -> dict[str, Any]:
             tiled.append(found_in(detector, image, tiles))
         names = detector.class_names
     scores = {
-        name: score_detections(truth, found, names, max_detections=400)
+        name: score_detections(truth, found, names, max_detections=MOST)
         for name, found in (("whole", whole), ("tiled", tiled))
     }
     points = {n: {"map50": 100 * s.map50, "map50_95": 100 * s.map50_95} for n, s in scores.items()}
@@ -75,20 +79,37 @@ def measure(bundle: Path, scenes: int) -> dict[str, Any]:
         "tiles_per_scene": len(tiles),
         "points": points,
         "difference": {k: points["tiled"][k] - points["whole"][k] for k in ("map50", "map50_95")},
+        "difference_interval": interval(truth, whole, tiled, len(names)),
+        "interval": f"{100 * LEVEL:.0f} %, paired bootstrap over scenes, {RESAMPLES} resamples",
         **origin(),
     }
+
+
+def interval(
+    truth: list[AnnotatedImage], whole: list[Detections], tiled: list[Detections], class_count: int
+) -> dict[str, list[float]]:
+    """Return the interval of the difference, in points, of mAP50 and mAP50-95."""
+    both = [match(truth, found, class_count, MOST) for found in (whole, tiled)]
+    draws = np.random.default_rng(SEED).multinomial(len(truth), np.full(len(truth), 1 / len(truth)), RESAMPLES)
+    figures = np.array([[average_precision(one, draw) for one in both] for draw in draws])
+    low, high = 100 * np.quantile(figures[:, 1] - figures[:, 0], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return {name: [float(low[i]), float(high[i])] for i, name in enumerate(("map50", "map50_95"))}
 
 
 def main() -> int:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tiled_accuracy", description=__doc__.splitlines()[0])
     parser.add_argument("bundle", nargs="?", type=Path, default=Path("deploy/zoo/procedural"))
-    parser.add_argument("--scenes", type=int, default=25)
+    parser.add_argument("--scenes", type=int, default=100, help="large scenes to draw (default 100)")
     parser.add_argument("--json", type=Path, help="write the document here too")
     options = parser.parse_args()
+    if options.scenes < 2:
+        parser.error(f"--scenes must be at least 2, or there is nothing to draw from; got {options.scenes}")
     result = measure(options.bundle, options.scenes)
     for name, row in result["points"].items():
         print(f"{name:<6} mAP50 {row['map50']:.1f}  mAP50-95 {row['map50_95']:.1f}")
+    for name, (low, high) in result["difference_interval"].items():
+        print(f"difference {name} {result['difference'][name]:+.2f} [{low:+.2f}, {high:+.2f}]")
     return hand_over(result, options.json)
 
 

@@ -10,8 +10,16 @@ through the step; `finite_difference` replaces the mixed second derivative by th
 DARTS (Liu et al., arXiv:1806.09055, eq. 8) and meta pseudo labels (Pham et al., arXiv:2003.10580) do. The teacher sees
 the same x on both sides of that difference, and its gradient is linear in the loss: so one teacher pass serves the
 inner step, both sides and the anchor, the two moved students run without a graph, and one backward pass through the
-teacher returns everything. The networks and losses are callables, so nothing here knows what a detector is; with
-fake-quantisers in the student the derivatives are those of `fake_quant`, which exist twice.
+teacher returns everything. The ordinary step that follows has the same student on the same x as the inner step: its
+forward pass serves both. Both savings are exact. The backward passes are not shared: the inner step is taught by the
+teacher before its update, the ordinary one by the teacher after it.
+
+What may be rough and what not: the difference of the two moved students is a ten-thousandth of what they say, their
+passes are float32. All that merely is multiplied with it, v and the teacher's own passes, only has to be right by
+itself, and runs in the precision of the training.
+
+The networks and losses are callables, so nothing here knows what a detector is; with fake-quantisers in the student the
+derivatives are those of `rounding`, which exist twice.
 
 Several processes that each see a share of x and q tune one teacher: `Problem.average` makes the inner step, v and the
 outer gradient those of the whole batches.
@@ -38,10 +46,12 @@ Order = Literal["second", "first"]
 class Problem:
     """What the tuning knows of networks and losses. A network's outputs may be anything; the losses take them.
 
-    student, teacher: (parameters, batch) -> outputs. task: (outputs, batch) -> scalar, for either network. compare:
-    (student's outputs, teacher's outputs, batch) -> scalar, what the teacher teaches; L_kd is `task` of the student
-    plus it. roughly: a context for the passes whose own rounding does not matter (the inner step and the direction),
-    such as bfloat16; the two sides of a difference never run in it, they would drown. average: gradients of this
+    student, teacher: (parameters, batch) -> outputs, the teacher's in float32 even where it ran `roughly`: gradients by
+    them are added there, those of the two sides with opposite signs. task: (outputs, batch) -> scalar, for either
+    network. compare: (student's outputs, teacher's outputs, batch) -> scalar, what the teacher teaches; L_kd is `task`
+    of the student plus it. roughly: a context for the passes whose own rounding does not matter (the teacher's, the
+    inner step and the direction), such as bfloat16; the two sides of a difference never run in it, they would drown.
+    average: gradients of this
     process's share -> those of all processes, where there are several whose losses add up to a mean.
     """
 
@@ -52,9 +62,8 @@ class Problem:
     roughly: Callable[[], AbstractContextManager[Any]] = nullcontext
     average: Callable[[Parameters], Parameters] = lambda gradients: gradients
 
-    def inner(self, student: Parameters, taught: Any, batch: Any) -> Tensor:
-        """Return L_kd of the student, scalar; taught: the teacher's outputs on the batch."""
-        mine = self.student(student, batch)
+    def inner(self, mine: Any, taught: Any, batch: Any) -> Tensor:
+        """Return L_kd of the student, scalar; mine, taught: its and the teacher's outputs on the batch."""
         return self.task(mine, batch) + self.compare(mine, taught, batch)
 
 
@@ -63,9 +72,18 @@ STEP = 0.01
 
 
 def call(module: nn.Module, parameters: Parameters, *args: Any, **kwargs: Any) -> Any:
-    """Run a module with other parameters; its buffers (BatchNorm statistics) stay as they are."""
-    kept = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    return functional_call(module, {**dict(module.named_parameters()), **parameters, **kept}, args, kwargs)
+    """Run a module with other parameters; its buffers (BatchNorm statistics) stay as they are.
+
+    Its own parameters, where `parameters` lacks them, are constants: nobody asks for their gradients.
+    """
+    kept = {
+        f"{prefix}.{name}" if prefix else name: buffer.clone()
+        for prefix, part in module.named_modules()
+        if part.training and not (isinstance(part, FakeQuantizer) and (part.learnt or part.frozen))
+        for name, buffer in part.named_buffers(recurse=False)
+    }
+    own = {name: p.detach() for name, p in module.named_parameters()}
+    return functional_call(module, {**own, **parameters, **kept}, args, kwargs)
 
 
 def trainable(module: nn.Module, prefixes: tuple[str, ...] = ("",)) -> Parameters:
@@ -98,15 +116,17 @@ def exact(
     *,
     inner_rate: float,
     anchor: float,
+    mine: Any = None,
 ) -> tuple[Parameters, dict[str, float]]:
     """Return the outer gradient by the teacher's parameters, and the losses seen ("query", "teacher_task").
 
     student, teacher: parameters by name; those of the teacher that shall move must require gradients. anchor: weight w
-    of the teacher's own task loss.
+    of the teacher's own task loss. mine: see `finite_difference`; not used, a pass that will be differentiated twice
+    is float32.
     """
     student = {n: p.detach().requires_grad_() for n, p in student.items()}
     taught = problem.teacher(teacher, batch)
-    inner = problem.inner(student, taught, batch)
+    inner = problem.inner(problem.student(student, batch), taught, batch)
     found = torch.autograd.grad(inner, list(student.values()), create_graph=True, allow_unused=True)
     steps = {n: g for n, g in zip(student, found, strict=True) if g is not None}
     step = problem.average({n: g.detach() for n, g in steps.items()})
@@ -129,17 +149,23 @@ def finite_difference(
     *,
     inner_rate: float,
     anchor: float,
+    mine: Any = None,
 ) -> tuple[Parameters, dict[str, float]]:
     """Return what `exact` does, to first order: -lr_in (g(theta_S + e v) - g(theta_S - e v)) / 2e, and the anchor.
 
     g: gradient of the distillation loss by the teacher. v: gradient of the query loss at the pseudo student. e: `STEP`
-    over the norm of v.
+    over the norm of v. mine: the student's outputs on the batch where they are known, with their graph back to the very
+    tensors in `student`; the graph is left whole.
     """
-    student = {n: p.detach().requires_grad_() for n, p in student.items()}
-    taught = problem.teacher(teacher, batch)
     with problem.roughly():
-        # The teacher's graph stays whole.
-        steps = problem.average(_gradients(problem.inner(student, taught, batch), student))
+        taught = problem.teacher(teacher, batch)
+        if mine is None:
+            student = {n: p.detach().requires_grad_() for n, p in student.items()}
+            inner = problem.inner(problem.student(student, batch), taught, batch)
+            steps = _gradients(inner, student)
+        else:
+            steps = _gradients(problem.inner(mine, taught, batch), student, keep=True)
+        steps = problem.average(steps)
         ahead = {n: (p - inner_rate * steps[n]).detach().requires_grad_() for n, p in student.items()}
         loss = problem.task(problem.student(ahead, query), query)
         direction = problem.average(_gradients(loss, ahead))
@@ -151,7 +177,7 @@ def finite_difference(
         step = STEP / norm
         with torch.no_grad():
             ahead, behind = (
-                problem.student({n: p + sign * step * direction[n] for n, p in student.items()}, batch)
+                problem.student({n: p + direction[n] * (sign * step) for n, p in student.items()}, batch)
                 for sign in (1.0, -1.0)
             )
         sides = problem.compare(ahead, taught, batch) - problem.compare(behind, taught, batch)
@@ -159,11 +185,11 @@ def finite_difference(
     return problem.average(_gradients(outer, teacher)), seen
 
 
-def _gradients(loss: Tensor, parameters: Parameters) -> Parameters:
-    """Return the gradient by each parameter, zeros where the loss does not depend on it."""
+def _gradients(loss: Tensor, parameters: Parameters, *, keep: bool = False) -> Parameters:
+    """Return the gradient by each parameter, zeros where the loss does not depend on it; keep: the graph, too."""
     if not loss.requires_grad:
         return {n: torch.zeros_like(p) for n, p in parameters.items()}
-    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, retain_graph=keep)
     return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(parameters.items(), found, strict=True)}
 
 
@@ -196,11 +222,12 @@ class TeacherTuner:
         self.steps = 0
         self.seen: dict[str, float] = {}
 
-    def step(self, batch: Any, query: Callable[[], Any]) -> dict[str, float]:
+    def step(self, batch: Any, query: Callable[[], Any], mine: Any = None) -> dict[str, float]:
         """Count a training step; on every `every`-th tune the teacher.
 
-        query: returns the next query batch; called only where it is needed. Returns the losses that the last tuning
-        saw, nothing before the first one.
+        query: returns the next query batch; called only where it is needed. mine: the student's outputs on the batch,
+        with their graph, where they are known. Returns the losses that the last tuning saw, nothing before the first
+        one.
         """
         self.steps += 1
         if self.steps % self.every:
@@ -217,6 +244,7 @@ class TeacherTuner:
                 query(),
                 inner_rate=self.inner_rate,
                 anchor=self.anchor,
+                mine=mine,
             )
             for name, p in self.moving.items():
                 p.grad = gradients[name]

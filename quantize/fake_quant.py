@@ -3,19 +3,19 @@
 Ranges come from an observer (minimum and maximum, their moving average, or percentiles) or are learnt: LSQ (Esser et
 al., arXiv:1902.08153) with its gradient scale, and the learnt zero point of LSQ+ (Bhalgat et al., arXiv:2004.09576).
 
-The rounding passes gradients as if it were the identity inside the grid's range, and the backward pass is made of
-ordinary differentiable operations, so that gradients exist twice: bilevel training differentiates through an update.
+The rounding itself, and the gradients that pass through it, twice, are in `rounding`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from .numerics import DEPLOYED_BITS, Grid, represented_range, scale_and_zero_point
+from .numerics import DEPLOYED_BITS, Grid, per_channel, represented_range, scale_and_zero_point
+from .rounding import fake_quantise
 
 Observer = Literal["min_max", "moving_average", "percentile"]
 
@@ -23,75 +23,6 @@ MOMENTUM = 0.05
 PERCENTILE = 99.99
 # More values than this do not move a percentile, and sorting them would dominate the step.
 _SAMPLE = 200_000
-
-
-class _Rounding(torch.autograd.Function):
-    """Fake quantisation with the gradients of LSQ and LSQ+, in the fewest passes over the data.
-
-    With y the output and inside = the values whose integers are not cut off: dy/dx = inside; dy/dscale = (y - inside x)
-    / scale; dy/dzero_point = -scale outside, 0 inside.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid, axis: int | None) -> Tensor:
-        whole = zero_point.round().clamp(grid.low, grid.high)
-        integers, ends = whole.to(torch.int32), (grid.low, grid.high)
-        # torch hands out the mask of what was not cut off, which saves three passes over the data later.
-        if axis is None:
-            y, inside = torch.ops.aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams(
-                x.float(), scale, integers, torch.ones(1, device=x.device), *ends
-            )
-        else:
-            y, inside = torch.ops.aten.fake_quantize_per_channel_affine_cachemask(
-                x.float(), scale, integers, axis, *ends
-            )
-        ctx.save_for_backward(x, scale, y, inside)
-        ctx.axis = axis
-        return y  # type: ignore[no-any-return]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, scale, y, inside = ctx.saved_tensors
-        axis = ctx.axis
-        passed = gradient * inside
-        to_scale = to_zero = None
-        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            if axis is None:
-                to_scale = (_dot(gradient, y) - _dot(passed, x.to(y.dtype))) / scale
-                to_zero = -scale * (gradient.sum() - passed.sum())
-            else:
-                over = [d for d in range(x.ndim) if d != axis]
-                to_scale = (gradient * y - passed * x).sum(over) / scale
-                to_zero = -scale * (gradient - passed).sum(over)
-        return passed.to(x.dtype), to_scale, to_zero, None, None
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Return the sum of products in one pass, whichever memory layout the first tensor has."""
-    if a.ndim == 4 and a.is_contiguous(memory_format=torch.channels_last):
-        a, b = a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
-    return torch.dot(a.reshape(-1), b.reshape(-1))
-
-
-def fake_quantise(x: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid, axis: int | None = None) -> Tensor:
-    """Round to the grid and back: (clamp(round(x / scale) + round(zero_point)) - round(zero_point)) * scale, float32.
-
-    x: any shape, float. scale, zero_point: scalars, or (channels,) along `axis`. Gradients reach all three, twice.
-    """
-    return _Rounding.apply(x, scale, zero_point, grid, axis)  # type: ignore[no-any-return]
-
-
-class _ScaledGradient(torch.autograd.Function):
-    """The identity, with its gradient multiplied."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, gain: float) -> Tensor:
-        ctx.gain = gain
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient * ctx.gain, None
 
 
 class FakeQuantizer(nn.Module):
@@ -102,10 +33,11 @@ class FakeQuantizer(nn.Module):
     Concat); each is observed apart and the range covers all. fixed: (scale, zero_point) that never change, for inputs.
 
     enabled: False passes values through, unseen; rounding: False passes them through, but looks at them. frozen: True
-    keeps the range. `learn()` makes the range learnable, as `stretch` and `shift`: the scale in use is scale *
-    exp(stretch), the zero point in use zero_point + shift * steps of the grid, rounded where it is used. So a step of
-    the optimiser changes every range by the same *share*, whether its scale is 0.1 or, at 16 bits, 0.0001; Adam's steps
-    know nothing of the size of what they move.
+    keeps the range. exact: True returns float32 inside autocast too, for what leaves the network. `learn()` makes the
+    range learnable, as `stretch` and `shift`: the scale in use is scale * exp(stretch), the zero point in use
+    zero_point + shift * steps of the grid, rounded where it is used. So a step of the optimiser changes every range by
+    the same *share*, whether its scale is 0.1 or, at 16 bits, 0.0001; Adam's steps know nothing of the size of what
+    they move.
     """
 
     scale: Tensor
@@ -131,7 +63,7 @@ class FakeQuantizer(nn.Module):
         shape = () if axis is None else (channels,)
         self.grid, self.axis, self.observer, self.name = Grid(bits), axis, observer, name
         self.enabled, self.frozen, self.learnt, self.fixed = True, fixed is not None, False, fixed is not None
-        self.rounding = True
+        self.rounding, self.exact = True, False
         scale, zero = fixed or (1.0, 0)
         self.register_buffer("scale", torch.full(shape, float(scale)))
         self.register_buffer("zero_point", torch.full(shape, float(zero)))
@@ -141,16 +73,19 @@ class FakeQuantizer(nn.Module):
         self.register_buffer("high", torch.zeros(slots, *shape))
         self.register_buffer("seen", torch.full((slots,), fixed is not None))
 
-    def forward(self, x: Tensor, slot: int = 0) -> Tensor:
-        """Return x on the grid, same shape, float32; x itself where not enabled.
+    def forward(self, x: Tensor, slot: int = 0, factor: Tensor | None = None) -> Tensor:
+        """Return x on the grid, same shape, float32 (inside autocast in its type, unless `exact`); x itself where not
+        enabled.
 
-        slot: which of the tensors that share this quantiser x is. Raises ValueError where the range is unknown or not
-        finite, naming the layer.
+        slot: which of the tensors that share this quantiser x is. factor: (channels,), where x times it is what is
+        observed and rounded, and then divided by it. Raises ValueError where the range is unknown or not finite, naming
+        the layer.
         """
         if not self.enabled:
             return x
         if self.training and not self.frozen and not self.learnt:
-            self.observe(x.detach(), slot)
+            seen = x.detach()
+            self.observe(seen if factor is None else seen * per_channel(factor.detach(), x.ndim), slot)
         if not self.rounding:
             return x
         if not self.ready:
@@ -160,10 +95,16 @@ class FakeQuantizer(nn.Module):
             )
         scale, zero_point = self.current()
         zero_point = self._asymmetric(zero_point)
-        if self.learnt:
-            gain = self._gradient_scale(x)
-            scale, zero_point = (_ScaledGradient.apply(v, gain) for v in (scale, zero_point))
-        return fake_quantise(x, scale, zero_point, self.grid, self.axis)
+        gain = self._gradient_scale(x) if self.learnt else 1.0
+        dtype = self._type(x)
+        return fake_quantise(x, scale, zero_point, self.grid, self.axis, factor=factor, gain=gain, dtype=dtype)
+
+    def _type(self, x: Tensor) -> torch.dtype:
+        # The convolution behind would cast it anyway; until there everything has half as much to read.
+        device = x.device.type
+        if self.exact or not torch.is_autocast_enabled(device):
+            return torch.float32
+        return torch.get_autocast_dtype(device)
 
     def current(self) -> tuple[Tensor, Tensor]:
         """Return scale and zero point (not yet rounded) as they are used now, float32."""

@@ -315,6 +315,8 @@ class _Builder:
                 fixed=(INPUT_SCALE, INPUT_ZERO_POINT) if image else None,
                 name=name,
             )
+            # Heads: nothing behind them would cast them.
+            quantiser.exact = all(user.op == "output" for node in nodes for user in node.users)
             self.graph.add_submodule(name, quantiser)
             placement.groups[name] = [n.name for n in nodes]
             for slot, node in enumerate(nodes):

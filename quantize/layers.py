@@ -49,23 +49,21 @@ class _WithFakeWeights:
         k = norm.weight / torch.sqrt(norm.running_var.detach() + norm.eps)  # type: ignore[union-attr]
         return torch.where(k.abs() < SMALLEST_GAIN, torch.full_like(k, SMALLEST_GAIN), k)
 
-    def folded(self) -> Tensor:
-        """Return the weight as it will be deployed, before rounding."""
-        k = self.gain()
+    def folded(self, k: Tensor | None = None) -> Tensor:
+        """Return the weight as it will be deployed, before rounding; k: the gain where it is known."""
+        k = self.gain() if k is None else k
         return self.weight if k is None else self.weight * per_channel(k, self.weight.ndim)
 
     def fake_weight(self) -> Tensor:
         """Return the rounded weight, for use before the BatchNorm where there is one."""
         if not self.weight_quantiser.enabled:
             return self.weight
-        quantiser, real = self.weight_quantiser, self.folded()
+        quantiser, k = self.weight_quantiser, self.gain()
         if not quantiser.learnt and not quantiser.frozen:
             quantiser.seen.fill_(False)  # the range that the weight has now, not the largest it ever had
-            quantiser.observe(real.detach())
+            quantiser.observe(self.folded(k).detach())
             self._leave_room_for_bias()
-        rounded = quantiser(real)
-        k = self.gain()
-        return rounded if k is None else rounded / per_channel(k, self.weight.ndim)
+        return quantiser(self.weight, factor=k)  # type: ignore[no-any-return]
 
     def fake_bias(self) -> Tensor | None:
         """Return the bias on the grid of the products where the input's scale is known (8 bits), else as it is."""

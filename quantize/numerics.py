@@ -10,6 +10,23 @@ What the RK3588 computes with int8 (the vendor's converter and simulator, measur
 - A convolution and the SiLU or ReLU behind it are one operation: the value between them is never rounded.
 - Rounding is to the nearest, ties to even, as in torch and NumPy.
 
+How the vendor's simulator computes this, to the bit. Written down literally (`exact_forms`) it gives every integer of
+two YOLOv8n, inside and at the heads, on every image tried:
+
+1. Activations and weights become real, (integer - zero_point) * scale, rounded to float32. So is the bias, its int32
+   times the float32 product of the two scales.
+2. A convolution sums real products in float32 as ONNX Runtime's plain kernels do: in the order input channel, row,
+   column, 128 at a time (more where an output has fewer than 65 pixels), each block by one fused multiply-add per
+   product, the blocks one after the other, the bias last.
+3. SiLU is y * (1 / (1 + exp(-y))): exp rounded to the nearest float32, then three operations, each rounded. y / (1 +
+   exp(-y)), or a logistic function of float64 that is rounded once, give other integers now and then.
+4. A sum (Add) is one float32 addition. Split, Concat, pooling and resizing move integers.
+5. Rounding divides by the scale, to the nearest, ties to even; times its reciprocal is another integer now and then.
+
+Only the sums depend on an order. The NPU sums int8 products in int32, exactly; on the simulator's own integers the two
+differ in about one value in a million, by one. That is enough for a network to amplify: from pixels to heads, exact
+sums or those of another library make up to a third of a YOLOv8n's outputs differ by one.
+
 Two habits of the converter shape the lattice. Weights whose zero points are *all* zero are taken for symmetric ones,
 rescaled by 128/127 and rounded again; `marked_asymmetric` gives one channel the zero point -1, which changes no value.
 And symmetric activations are rescaled likewise, which is why activations are asymmetric here.
@@ -86,6 +103,11 @@ def to_integers(real: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid) -> 
     """Return the nearest integers of the grid, int32, same shape; scale and zero_point must broadcast."""
     # Times the reciprocal, as torch's fake quantisation does: one weight in a million would else fall elsewhere.
     return ((real * (1 / scale)).round() + zero_point).clamp(grid.low, grid.high).to(torch.int32)
+
+
+def divided_to_integers(real: Tensor, scale: Tensor, zero_point: Tensor, grid: Grid) -> Tensor:
+    """Return the nearest integers as the simulator finds them: real / scale, not times 1 / scale; int32, same shape."""
+    return ((real / scale).round() + zero_point).clamp(grid.low, grid.high).to(torch.int32)
 
 
 def to_real(integers: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:

@@ -161,6 +161,83 @@ def runtime_table(results: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
+def real_scenes_table(result: dict[str, Any]) -> list[str]:
+    """Return the lines for the JSON document of `python -m benchmarks.real_scenes`: each set at its best F1."""
+    lines = [
+        "| real pictures | boxes | median side | best tile, score | precision | recall | hits, misses, false alarms |",
+        "| --- | ---: | ---: | --- | ---: | ---: | --- |",
+    ]
+    for found in result["sets"]:
+        best = found["best"]
+        row = next(r for r in found["rows"] if all(r[key] == best[key] for key in best))
+        count = f"{found['images']} frames" if found["kind"] == "video" else ""
+        name = f"{found['name']}{', ' if count else ''}{count}"
+        lines.append(
+            f"| {name} | {found['boxes']} | {found['median_side_px']:.0f} px | {best['tile_px']} px, {best['score']} | "
+            f"{row['precision']:.2f} | {row['recall']:.2f} | {row['hits']}, {row['misses']}, {row['false_alarms']} |"
+        )
+    return [
+        *lines,
+        "",
+        f"Bundle {result['bundle']} ({result['backend']}), IoU {result['iou']}; tile and score are the best of those "
+        f"tried on these very pictures; commit {result['commit'][:12]}.",
+    ]
+
+
+def bench_table(report: dict[str, Any], repeated: dict[str, Any] | None) -> list[str]:
+    """Return the lines for the JSON document of `rsedge bench`, and of `python -m benchmarks.repeatability`."""
+    lines = [
+        "| bundle | one image: p50, p99 (ms) | images/s | knee | post-processing | mAP50-95 | one core, estimated |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for bundle in report["bundles"]:
+        total = bundle["latency"]["stages"]["total"]
+        best = max(row["images_per_s"]["value"] for row in bundle["contexts"])
+        post = bundle["latency"]["stages"]["postprocess"]["p50"]["value"]
+        cost, accuracy = bundle["estimate"], bundle["accuracy"]["forms"]["rknn_sim"]["map50_95"]
+        lines.append(
+            f"| {bundle['name']} on {bundle['backend']} | {total['p50']['value']:.1f} [{total['p50']['low']:.1f}, "
+            f"{total['p50']['high']:.1f}], {total['p99']['value']:.1f} | {best:.0f} | {bundle['knee_per_s']:.0f}/s | "
+            f"{post:.2f} ms | {100 * accuracy:.1f} | {cost['estimated_ms']:.1f} ms [{cost['low_ms']:.1f}, "
+            f"{cost['high_ms']:.1f}] |"
+        )
+    origin = report["provenance"]
+    lines += [
+        "",
+        f"`{report['command']}`, commit {str(origin['commit'])[:12]}. The emulated NPU is held as long as the estimate "
+        "says: times tell of the runtime around an NPU, never of the NPU.",
+    ]
+    if repeated:
+        total, pairs = repeated["stages"]["total"], repeated["pairs"]
+        lines.append(
+            f"A second run in a fresh process: its p50 lies within the interval that the first one stated in "
+            f"{total['inside']} of {pairs} pairs, {total['same']} are the same by `--compare`, the largest difference "
+            f"is {100 * total['largest_difference']:.1f} %; the runner itself costs "
+            f"{100 * repeated['overhead_median']:.2f} %."
+        )
+    return lines
+
+
+def gui_lines(speed: dict[str, Any], memory: dict[str, Any] | None) -> list[str]:
+    """Return the lines for the JSON documents of `python -m gui.speed_benchmark` and `gui.memory_benchmark`."""
+    decoded, file, late = speed["decoded"], speed["file"], speed["input"]["saturated"]
+    lines = [
+        "With the window shown, 720p video on the emulated NPU keeps "
+        f"{100 * decoded['share_of_headless']:.1f} % of the headless throughput "
+        f"({decoded['window_images_per_s']:.0f} images/s; {100 * file['share_of_headless']:.1f} % where the CPU "
+        f"decodes it too) at {decoded['pictures_per_s']:.0f} pictures a second. With {speed['boxes']:,} boxes on the "
+        f"screen and the runtime saturated, dragging reaches it in {late['pan_p99_ms']:.0f} ms and the score slider in "
+        f"{late['slider_p99_ms']:.0f} ms (p99). From the command to the first picture: {speed['start_s']:.1f} s.",
+    ]
+    if memory:
+        lines[0] += f" {memory['frames']:,} frames of looped video: {memory['growth_mib']:+.1f} MiB."
+    lines += [
+        "",
+        f"{speed['machine']}, commit {str(speed['commit'])[:12]}; `python -m gui.speed_benchmark` repeats it.",
+    ]
+    return lines
+
+
 def sections() -> dict[str, list[str]]:
     """Return the lines of each marked section whose results are there."""
     found: dict[str, list[str]] = {}
@@ -185,6 +262,14 @@ def sections() -> dict[str, list[str]]:
     measured = {name: load(f"{name}.json") for name in runtime if (results / f"{name}.json").is_file()}
     if "runtime_speed" in measured:
         found["runtime"] = runtime_table(measured)
+    if (results / "bench.json").is_file():
+        again = load("repeatability.json") if (results / "repeatability.json").is_file() else None
+        found["bench"] = bench_table(load("bench.json"), again)
+    if (results / "gui_speed.json").is_file():
+        kept = load("gui_memory.json") if (results / "gui_memory.json").is_file() else None
+        found["gui"] = gui_lines(load("gui_speed.json"), kept)
+    if (results / "real_scenes.json").is_file():
+        found["real_scenes"] = real_scenes_table(load("real_scenes.json"))
     if (results / "postprocess_speed.json").is_file():
         found["postprocess"] = postprocess_table(load("postprocess_speed.json"))
     return found

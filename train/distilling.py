@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,16 @@ class DistillingNetwork(nn.Module):
         super().__init__()
         self.student, self.criterion, self.losses = student, criterion, losses
 
-    def forward(self, images: Tensor, targets: Targets, teacher: Outputs) -> dict[str, Tensor]:
-        """Return all losses by name. images: (b, 3, h, w) float, RGB 0 to 1; teacher: its outputs on the same."""
-        ours, teacher = run_network(self.student, images), teacher.detached()
+    def forward(
+        self, images: Tensor, targets: Targets, teacher: Outputs | Callable[[Outputs], Outputs]
+    ) -> dict[str, Tensor]:
+        """Return all losses by name.
+
+        images: (b, 3, h, w) float, RGB 0 to 1. teacher: its outputs on the same, or what returns them when it is given
+        the student's.
+        """
+        ours = run_network(self.student, images)
+        teacher = (teacher if isinstance(teacher, Outputs) else teacher(ours)).detached()
         found: dict[str, Tensor] = dict(self.criterion(ours.heads, targets))
         for loss in self.losses.values():
             found.update(loss(ours, teacher, targets))

@@ -9,36 +9,39 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from torch import fx
 
 from deploy.backends.rknn_simulator import SimulatedHeads
+from deploy.convert.inside import OnnxRun, SimulatedInside, tapped
 from deploy.convert.layer_table import LayerTable
 from deploy.convert.onnx_export import export_onnx
 from deploy.convert.proof import (
     STRETCH,
     Check,
-    Floor,
     Learnt,
+    check_integers,
     check_layers,
     check_perturbation,
     check_scales,
     check_simulator,
     check_torch,
     choose_quantiser,
-    noise_floor,
 )
 from deploy.convert.quantised_onnx import IntegerWeights
 from deploy.convert.rknn_build import build_rknn
+from quantize.exact_forms import as_simulated, in_integers
 from quantize.export_form import ExportForm, export_form
+from quantize.half_islands import with_halves
 
 from .quantised_model import QuantisedYolov8
 
 Progress = Callable[[str, int, int], None]
 
-# Images of the proof: the simulator is slow, and the layers' integers of one image are a million values.
+# Images of the proof: the simulator is slow, and the integers inside a network for one image are ten million values.
 PROOF_IMAGES = 8
-TORCH_IMAGES = 3
+INSIDE_IMAGES = 3
 PERTURBED_IMAGES = 2
 
 
@@ -58,7 +61,8 @@ def integers_for_file(form: ExportForm) -> dict[str, IntegerWeights]:
 def learnt_of(form: ExportForm) -> Learnt:
     """Return a deployed form as the proof takes it."""
     assert isinstance(form.module, fx.GraphModule)
-    return Learnt(form.module, integers_for_file(form), form.activations)
+    module = with_halves(form.module, form.weights)
+    return Learnt(module, as_simulated(form), in_integers(form), integers_for_file(form), form.activations)
 
 
 def prove(
@@ -75,18 +79,33 @@ def prove(
     """
     tell = progress or (lambda *_: None)
     learnt = learnt_of(quantised_form(model))
-    steps = 5
+    steps = 6
     tell("prove", 0, steps)
     checks = [check_layers(table, model.network.placement.islands), check_scales(learnt, onnx_path)]
+    tell("prove", 1, steps)
+    seen = images[:INSIDE_IMAGES]
+    inside = simulate_inside(onnx_path, seen)
     tell("prove", 2, steps)
-    floor = noise_floor(learnt, onnx_path, images[:TORCH_IMAGES])
-    checks.append(check_simulator(simulated, onnx_path, images, floor))
+    checks.append(check_simulator(learnt, simulated, inside, onnx_path, images))
     tell("prove", 3, steps)
-    checks.append(check_torch(learnt, simulated, onnx_path, images[:TORCH_IMAGES], floor))
+    checks.append(check_torch(learnt, simulated, inside, onnx_path, seen))
     tell("prove", 4, steps)
-    checks.append(_perturb(model, learnt, onnx_path, simulated, images[:PERTURBED_IMAGES], floor))
+    checks.append(check_integers(learnt, inside, seen))
     tell("prove", 5, steps)
+    checks.append(_perturb(model, learnt, onnx_path, simulated, images[:PERTURBED_IMAGES]))
+    tell("prove", 6, steps)
     return checks
+
+
+def simulate_inside(path: Path, images: Sequence[np.ndarray]) -> SimulatedInside:
+    """Build a file once more with all its tensors as outputs, and return what the vendor's simulator says of them."""
+    shapes = {name: tensor.shape for name, tensor in OnnxRun(path, inside=True).tensors(images[0]).items()}
+    model, places = tapped(onnx.load(str(path)), shapes)
+    with TemporaryDirectory(prefix="rsedge-proof-", ignore_cleanup_errors=True) as folder:
+        onnx.save(model, str(Path(folder) / path.name))
+        build = build_rknn(Path(folder) / path.name, Path(folder), evaluate=lambda: iter(images), processes=1)
+    assert build.simulated is not None
+    return SimulatedInside(build.simulated, places)
 
 
 def _perturb(
@@ -95,16 +114,15 @@ def _perturb(
     onnx_path: Path,
     simulated: SimulatedHeads,
     images: Sequence[np.ndarray],
-    floor: Floor,
 ) -> Check:
     """Build the network once more with one scale stretched, and see what the simulator makes of it."""
     forms: dict[str, ExportForm] = {}
 
     def stretch(name: str) -> fx.GraphModule:
         forms[name] = quantised_form(stretched(model, name))
-        return learnt_of(forms[name]).module
+        return as_simulated(forms[name])
 
-    name = choose_quantiser(learnt, onnx_path, images, stretch)
+    name = choose_quantiser(learnt, images[0], simulated, stretch)
     form = forms[name]
     with TemporaryDirectory(prefix="rsedge-proof-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / onnx_path.name
@@ -112,7 +130,7 @@ def _perturb(
         export_onnx(form.module, path, (height, width), integers=integers_for_file(form))
         build = build_rknn(path, Path(folder), evaluate=lambda: iter(images), processes=1)
         assert build.simulated is not None
-        return check_perturbation(name, learnt_of(form).module, learnt, simulated, build.simulated, path, images, floor)
+        return check_perturbation(name, as_simulated(form), learnt, simulated, build.simulated, images)
 
 
 @torch.no_grad()

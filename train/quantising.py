@@ -24,7 +24,7 @@ from .model import Yolov8
 from .quantise_processes import average, share_ranges
 from .quantised_model import QuantisedYolov8
 from .recipe import Recipe
-from .supervised import batches_of, detection_loss, images_to_float, validator
+from .supervised import batches_of, detection_loss, images_to_float, supervised_step, validator
 from .teacher_student import Outputs, channels_of, run_network
 from .trainer import Job, Step, choose_device, choose_precision
 
@@ -225,21 +225,9 @@ def quantising_job(
         return next(stream[0]).to(device)
 
     def make_step(network: nn.Module) -> Step:
-        def step(batch: Batch) -> dict[str, Tensor]:
-            told: dict[str, Tensor] = {}
-            if tuner is not None:
-                # In float32: a finite difference drowns in bfloat16.
-                with torch.autocast(device.type, enabled=False):
-                    seen = tuner.step(batch, next_query)
-                told = {f"{TOLD}{name}": torch.tensor(value, device=device) for name, value in seen.items()}
-            images = images_to_float(batch.images)
-            if teacher is None:
-                return criterion(network(images), batch.targets)  # type: ignore[no-any-return]
-            with torch.no_grad():
-                theirs = run_network(teacher, images)
-            return {**network(images, batch.targets, theirs), **told}
-
-        return step
+        if teacher is None:
+            return supervised_step(network, criterion)
+        return quantising_step(network, teacher, tuner, next_query)
 
     return Job(
         make_step=make_step,
@@ -251,6 +239,33 @@ def quantising_job(
         companion=losses if teacher is not None else None,
         stages=ladder,
     )
+
+
+def quantising_step(
+    network: nn.Module, teacher: Yolov8, tuner: TeacherTuner | None, next_query: Callable[[], Batch]
+) -> Step:
+    """Return the step of a distilled student: losses by name, and figures of the teacher's tuning where it is tuned.
+
+    network: a `DistillingNetwork`, it may be wrapped. The tuning comes between the student's pass and the teacher's: it
+    uses the one, and changes the other.
+    """
+
+    def step(batch: Batch) -> dict[str, Tensor]:
+        images = images_to_float(batch.images)
+        told: dict[str, Tensor] = {}
+
+        def taught(ours: Outputs) -> Outputs:
+            if tuner is not None:
+                # In float32 but for what is said to be rough: a finite difference drowns in bfloat16.
+                with torch.autocast(images.device.type, enabled=False), torch.enable_grad():
+                    seen = tuner.step(batch, next_query, ours)
+                told.update({f"{TOLD}{name}": torch.tensor(v, device=images.device) for name, v in seen.items()})
+            with torch.no_grad():
+                return run_network(teacher, images)
+
+        return {**network(images, batch.targets, taught), **told}
+
+    return step
 
 
 def endless(batches: Callable[[int], Iterable[Batch]], per_epoch: int = 1, done: int = 0) -> Iterator[Batch]:
@@ -281,8 +296,13 @@ def make_tuner(
     device = choose_device(recipe.train.device)
     precision = choose_precision(recipe.train.precision, device)
 
-    def runs(module: nn.Module) -> Callable[[Parameters, Batch], Outputs]:
-        return lambda parameters, batch: Outputs(*call(module, parameters, images_to_float(batch.images)))
+    def run(module: nn.Module, parameters: Parameters, batch: Batch) -> Outputs:
+        return Outputs(*call(module, parameters, images_to_float(batch.images)))
+
+    def roughly() -> torch.autocast:
+        # Without its cache: the teacher's weights change before the loop's own autocast is over.
+        dtype = precision or torch.bfloat16
+        return torch.autocast(device.type, dtype, enabled=precision is not None, cache_enabled=False)
 
     def task(outputs: Outputs, batch: Batch) -> Tensor:
         return torch.stack(list(criterion(outputs.heads, batch.targets).values())).sum()
@@ -297,12 +317,12 @@ def make_tuner(
         return torch.stack(list(parts.values())).sum()
 
     problem = Problem(
-        student=runs(ours),
-        teacher=runs(theirs),
+        student=lambda parameters, batch: run(ours, parameters, batch),
+        teacher=lambda parameters, batch: run(theirs, parameters, batch).float(),
         task=task,
         compare=compare,
         average=average,
-        roughly=lambda: torch.autocast(device.type, precision or torch.bfloat16, enabled=precision is not None),
+        roughly=roughly,
     )
     parts = tuple(f"model.{name}" for name in (t.parts or NECK_AND_HEAD))
     return TeacherTuner(

@@ -15,7 +15,7 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from .distilling_benchmark import Once, _timed
 from .model import Yolov8
 from .provenance import describe_run
 from .quantised_model import QuantisedYolov8
-from .quantising import make_tuner, quantised, stage_recipe
+from .quantising import make_tuner, quantised, quantising_step, stage_recipe
 from .recipe import Recipe, load_recipe
 from .splits import load_both
 from .stage import starting_model
@@ -114,28 +114,21 @@ class Bench:
         ask = ask_directly(teacher)
         losses = build_losses(self.recipe.distill, channels_of(student), channels_of(teacher)).to(self.device)
         network = DistillingNetwork(student, self.criterion, losses)
-        step = distilling_step(network, ask)
         if order is None:
-            return self._whole(step, network)
+            return self._whole(distilling_step(network, ask), network)
         tuning = q.tuning.model_copy(update={"every": 1, "order": order})
         recipe = self.recipe.model_copy(update={"quantize": q.model_copy(update={"tuning": tuning})})
         tuner = make_tuner(recipe, student, teacher, self.criterion, losses)
 
-        def tune(batch: Batch) -> None:
-            with torch.autocast(self.device.type, enabled=False):
-                tuner.step(batch, lambda: self.batches[-1])
+        return self._whole(quantising_step(network, teacher, tuner, lambda: self.batches[-1]), network)
 
-        return self._whole(step, network, before=tune)
-
-    def _whole(self, step: Step, network: nn.Module, before: Callable[[Batch], None] | None = None) -> Once:
+    def _whole(self, step: Step, network: nn.Module) -> Once:
         def once(batch: Batch) -> None:
             network.zero_grad(set_to_none=True)
-            if before is not None:
-                before(batch)
             dtype = self.precision or torch.bfloat16
             with torch.autocast(self.device.type, dtype, enabled=self.precision is not None):
                 found = step(batch)
-            torch.stack(list(found.values())).sum().backward()
+            torch.stack([value for value in found.values() if value.requires_grad]).sum().backward()
 
         return once
 

@@ -1,18 +1,19 @@
-"""The proof that what was learnt is what the NPU will compute: five checks, kept in a bundle and repeatable.
+"""The proof that what was learnt is what the NPU will compute: six checks, kept in a bundle and repeatable.
 
 layers       every compiled layer is INT8 and runs on the NPU
 scales       the file that was compiled holds the learnt integers, scales and zero points, each of them
-simulator    the vendor's simulator says what ONNX Runtime says of that file, integer for integer
-torch        each layer of the torch network, fed with the same integers, gives the same integers
+simulator    the vendor's simulator says what ONNX Runtime says of that file, from pixels to heads
+torch        it says what the torch network says; and each layer as it was trained says so of the same integers
+integers     each layer, fed with the simulator's own integers, gives its integers in int8 and int32 arithmetic
 perturbation a learnt scale times 0.9 changes the simulator's output as torch predicts: nothing is calibrated anew
 
-Whole networks cannot be held to a bit: see `agreement`. Where a distance leaves the bounds, it is set against those
-between torch in float32, torch in float64 and ONNX Runtime, which differ in the order and width of sums alone.
+Whole networks are compared in the simulator's own order of sums (`inside.OnnxRun`, `Learnt.simulated`), in which all
+three agree to the bit; in another order a network amplifies a handful of last bits, see `agreement`. The NPU itself
+sums in int32, where there is no order: that is the check of the integers.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,30 +21,30 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from torch import fx
 
 from ..backends.rknn_simulator import SimulatedHeads
-from .agreement import Agreement, OnnxRun, compare_heads, compare_layers, torch_heads
+from .agreement import Agreement, compare_heads, compare_layers, first_apart, torch_heads
+from .inside import Inside, OnnxRun
 from .layer_table import LayerTable, layer_faults
 from .quantised_onnx import IntegerWeights, activations_of, integers_of
 
 PROOF_NAME, PAGE_NAME = "proof.json", "proof.md"
-PROOF_VERSION = 1
+PROOF_VERSION = 2
 # Of whole networks: integers apart, share of equal ones, cosine.
 MAX_LSB, IDENTICAL, COSINE = 2.0, 0.95, 0.9999
-# Of one layer fed with the same integers: only sums at the border of two integers may differ.
-LAYER_MAX_LSB, LAYER_IDENTICAL = 1.0, 0.999
-# The simulator's mean square distance may be so many times that of correct implementations from one another.
-NOISE = 1.5
+# Of one layer fed with the same integers: only sums at the border of two integers may differ, one in a million of them.
+LAYER_MAX_LSB, LAYER_IDENTICAL = 1.0, 0.9999
+# So many may differ in a layer that is too small for a share to mean anything.
+LAYER_FEW = 4
 # A scale that is a tenth smaller cuts off the largest values: a change that is more than another rounding.
 STRETCH = 0.9
 # How many quantisers are tried for the perturbation.
 TRIED = 6
 # A change must move the outputs by so much, root mean square, to be told from rounding.
 MOVED_LSB = 0.5
-# Of the change that a perturbation makes, seen and predicted; rounding noise keeps it from 1.
-PREDICTED_COSINE = 0.9
+# Of the change that a perturbation makes, seen and predicted.
+PREDICTED_COSINE = 0.99
 
 
 class ProofFailed(ValueError):
@@ -62,9 +63,15 @@ class Check:
 
 @dataclass(frozen=True)
 class Learnt:
-    """What training left. module: the deployed form in torch. weights: by layer. activations: by quantiser."""
+    """What training left, as it is deployed.
+
+    module: the network in torch. simulated: the same in the simulator's order of sums. integer: in int8 and int32.
+    weights: by layer. activations: (scale, zero point) by quantiser.
+    """
 
     module: fx.GraphModule
+    simulated: fx.GraphModule
+    integer: fx.GraphModule
     weights: Mapping[str, IntegerWeights]
     activations: Mapping[str, tuple[float, int]]
 
@@ -101,165 +108,139 @@ def check_scales(learnt: Learnt, path: Path) -> Check:
     return Check("scales", not wrong, told if not wrong else f"{wrong[0]} differs ({len(wrong)} in all)", figures)
 
 
-@dataclass(frozen=True)
-class Floor:
-    """How far correct implementations are from one another on the same integers: all that the order of sums can do.
+def check_simulator(
+    learnt: Learnt, simulated: SimulatedHeads, inside: Inside, path: Path, images: Sequence[np.ndarray]
+) -> Check:
+    """Check the vendor's simulator against ONNX Runtime on whole images; a failure names the first layer apart.
 
-    pairs: by name, one entry per output. mean_square: of the pair that is furthest apart, over all outputs.
-    """
-
-    pairs: Mapping[str, list[Agreement]]
-
-    @property
-    def mean_square(self) -> float:
-        """The largest mean square distance of a pair, in integers."""
-        return max(_mean_square(found) for found in self.pairs.values())
-
-
-def noise_floor(learnt: Learnt, path: Path, images: Sequence[np.ndarray]) -> Floor:
-    """Compare torch in float32, torch in float64 and ONNX Runtime with one another; no vendor's code is asked."""
-    double, run = copy.deepcopy(learnt.module).double(), OnnxRun(path)
-    plain = [torch_heads(learnt.module, image) for image in images]
-    exact = [torch_heads(double, image, torch.float64) for image in images]
-    other = [run.heads(image) for image in images]
-    return Floor(
-        {
-            "torch float32, torch float64": compare_heads(plain, exact, run.grids),
-            "torch float32, ONNX Runtime": compare_heads(plain, other, run.grids),
-            "torch float64, ONNX Runtime": compare_heads(exact, other, run.grids),
-        }
-    )
-
-
-def check_simulator(simulated: SimulatedHeads, path: Path, images: Sequence[np.ndarray], floor: Floor) -> Check:
-    """Check the vendor's simulator against ONNX Runtime on whole images.
-
-    The outputs must lie within the bounds, or no further away than `NOISE` times the floor, where a network amplifies
-    the last bit of its sums so much that no two implementations could.
+    inside: the simulator's own inner tensors for the first image.
     """
     run = OnnxRun(path)
-    found = compare_heads(_heads(simulated, len(images)), (run.heads(image) for image in images), run.grids)
-    strict = all(a.holds(MAX_LSB, IDENTICAL, COSINE) for a in found)
-    passed = _within(found, floor)
-    told = _told(found)
-    if not strict:
-        verdict = "no more than" if passed else "MORE than"
-        told += (
-            f"; mean square {_mean_square(found):.3f}, {verdict} the order of sums explains ({floor.mean_square:.3f})"
-        )
-    figures = {"images": len(images), "within_bounds": strict, "floor": floor.mean_square, **_figures(found)}
-    return Check("simulator", passed, told, figures)
-
-
-def _mean_square(found: Sequence[Agreement]) -> float:
-    return sum(a.mean_square for a in found) / len(found)
-
-
-def _within(found: Sequence[Agreement], floor: Floor) -> bool:
-    strict = all(a.holds(MAX_LSB, IDENTICAL, COSINE) for a in found)
-    return strict or _mean_square(found) <= NOISE * floor.mean_square
+    found = compare_heads(_heads(simulated, len(images)), (run.heads(image) for image in images), run.grids, run.names)
+    passed, told = _whole(found)
+    if not passed:
+        told += _from_layer(learnt, inside, OnnxRun(path, inside=True), images[0])
+    return Check("simulator", passed, told, {"images": len(images), **_figures(found)})
 
 
 def check_torch(
-    learnt: Learnt,
-    simulated: SimulatedHeads,
-    path: Path,
-    images: Sequence[np.ndarray],
-    floor: Floor,
+    learnt: Learnt, simulated: SimulatedHeads, inside: Inside, path: Path, images: Sequence[np.ndarray]
 ) -> Check:
-    """Check every layer of the torch network, and tell how far the whole of it comes out."""
-    layers = compare_layers(learnt.module, learnt.activations, path, images)
-    bad = [a for a in layers if not a.holds(LAYER_MAX_LSB, LAYER_IDENTICAL, COSINE)]
-    worst = min(bad or layers, key=lambda a: a.identical)
-    told = (
-        f"layer {worst.name}: {100 * worst.identical:.3f} % identical, {worst.max_lsb:g} LSB apart at most"
-        if bad
-        else f"{len(layers)} layers, the worst {100 * worst.identical:.4f} % identical ({worst.name}), "
-        f"{max(a.max_lsb for a in layers):g} LSB apart at most"
-    )
-    grids = OnnxRun(path).grids
-    plain = [torch_heads(learnt.module, image) for image in images]
-    whole = compare_heads(_heads(simulated, len(images)), plain, grids)
+    """Check the whole torch network against the simulator, and each layer as trained on the simulator's integers.
+
+    inside: the simulator's inner tensors for these images.
+    """
+    outputs = (OnnxRun(path).grids, list(simulated.arrays))
+    theirs = _heads(simulated, len(images))
+    found = compare_heads(theirs, (torch_heads(learnt.simulated, image) for image in images), *outputs)
+    trained = compare_heads(theirs, (torch_heads(learnt.module, image) for image in images), *outputs)
+    layers = compare_layers(learnt.module, learnt.activations, inside, images)
+    passed, told = _whole(found)
+    fine, of_layers = _each(layers)
     figures = {
         "images": len(images),
         "layers": [asdict(a) for a in layers],
-        "whole_network": [asdict(a) for a in whole],
-        "whole_network_holds": all(a.holds(MAX_LSB, IDENTICAL, COSINE) for a in whole),
-        "implementations": {pair: [asdict(a) for a in found] for pair, found in floor.pairs.items()},
+        "as_trained": [asdict(a) for a in trained],
+        **_figures(found),
     }
-    return Check("torch", not bad, told, figures)
+    # The layer that is wrong says more than what becomes of it at the outputs.
+    return Check("torch", passed and fine, f"{told}; {of_layers}" if fine else of_layers, figures)
+
+
+def check_integers(learnt: Learnt, inside: Inside, images: Sequence[np.ndarray]) -> Check:
+    """Check every layer in integer arithmetic on the simulator's own integers. inside: its tensors for the images."""
+    layers = compare_layers(learnt.integer, learnt.activations, inside, images)
+    fine, told = _each(layers)
+    return Check("integers", fine, told, {"images": len(images), "layers": [asdict(a) for a in layers]})
 
 
 def check_perturbation(
     quantiser: str,
-    perturbed_module: fx.GraphModule,
+    perturbed: fx.GraphModule,
     learnt: Learnt,
     before: SimulatedHeads,
     after: SimulatedHeads,
-    perturbed_path: Path,
     images: Sequence[np.ndarray],
-    floor: Floor,
 ) -> Check:
     """Check that a changed scale moves the simulator's output as torch predicts.
 
-    perturbed_module, after, perturbed_path: torch network, simulated heads and file with the scale of `quantiser`
-    multiplied by `STRETCH`; learnt.module, before: without. Distances are counted in integers of each output.
+    perturbed, after: torch network in the simulator's order, and simulated heads, with the scale of `quantiser`
+    multiplied by `STRETCH`; learnt.simulated, before: without. Distances are counted in integers of each output.
     """
-    run = OnnxRun(perturbed_path)
-    scales = [scale for scale, _ in run.grids.values()]
+    names = list(before.arrays)
+    predictions = [torch_heads(perturbed, image) for image in images]
     seen, predicted = [], []
-    for i, image in enumerate(images):
-        for a, b, scale in zip(after.heads([i]), before.heads([i]), scales, strict=True):
-            seen.append(((a - b) / scale).ravel())
-        pair = zip(torch_heads(perturbed_module, image), torch_heads(learnt.module, image), scales, strict=True)
-        predicted += [((a - b) / scale).ravel() for a, b, scale in pair]
-    x, y = np.concatenate(seen).astype(np.float64), np.concatenate(predicted).astype(np.float64)
-    cosine = _cosine(x, y)
-    follows = compare_heads(_heads(after, len(images)), (run.heads(image) for image in images), run.grids)
-    exact = _within(follows, floor)
+    for i, (image, prediction) in enumerate(zip(images, predictions, strict=True)):
+        old = zip(before.heads([i]), torch_heads(learnt.simulated, image), strict=True)
+        new = zip(after.heads([i]), prediction, strict=True)
+        for name, (a, x), (b, y) in zip(names, old, new, strict=True):
+            if name in before.scales:
+                seen.append(((b - a) / before.scales[name].scale).ravel())
+                predicted.append(((y - x) / before.scales[name].scale).ravel())
+    x, y = (np.concatenate(parts).astype(np.float64) for parts in (seen, predicted))
+    cosine = float(x @ y / max(1e-12, float(np.linalg.norm(x) * np.linalg.norm(y))))
+    grids = {name: (grid.scale, grid.zero_point) for name, grid in after.scales.items()}
+    follows = compare_heads(_heads(after, len(images)), predictions, grids, names)
     size = float(np.sqrt(np.mean(np.square(x))))
     told = (
         f"scale of {quantiser} times {STRETCH}: the outputs move by {size:.2f} LSB (root mean square), cosine "
         f"{cosine:.3f} with the change that torch predicts"
     )
-    figures = {"quantiser": quantiser, "rms_lsb": size, "cosine": cosine, **_figures(follows)}
-    return Check("perturbation", exact and cosine >= PREDICTED_COSINE and size >= MOVED_LSB, told, figures)
+    passed = _whole(follows)[0] and cosine >= PREDICTED_COSINE and size >= MOVED_LSB
+    return Check(
+        "perturbation", passed, told, {"quantiser": quantiser, "rms_lsb": size, "cosine": cosine, **_figures(follows)}
+    )
 
 
 def choose_quantiser(
-    learnt: Learnt, path: Path, images: Sequence[np.ndarray], stretch: Callable[[str], fx.GraphModule]
+    learnt: Learnt, image: np.ndarray, simulated: SimulatedHeads, stretch: Callable[[str], fx.GraphModule]
 ) -> str:
-    """Return the quantiser whose stretching changes the outputs most predictably, of a few tried along the network.
+    """Return the first quantiser along the network whose stretching moves the outputs enough, of a few tried.
 
-    The scale of an activation, or those of a layer's weights. Torch alone decides, before the simulator is asked: by
-    the cosine of the change in float32 with that in float64. A change that is no more than another rounding in the
-    first layers is amplified with all its noise, and nobody can foretell it. stretch: returns the torch network with
-    one quantiser's scale multiplied by `STRETCH`.
+    The scale of an activation, or those of a layer's weights; torch alone decides, before the simulator is asked.
+    simulated: names and scales of the outputs. stretch: returns the torch network in the simulator's order with one
+    quantiser's scale multiplied by `STRETCH`.
     """
     # Not the input, whose grid is fixed, and not the outputs, whose change would show nothing of what is behind them.
     outputs = {str(n.target) for n in _outputs(learnt.module)}
     names = [name for name in [*list(learnt.activations)[1:], *learnt.weights] if name not in outputs]
-    scales = [scale for scale, _ in OnnxRun(path).grids.values()]
-    image, base = images[0], _both(learnt.module, images[0], scales)
-
-    def foretold(name: str) -> float:
-        plain, exact = (a - b for a, b in zip(_both(stretch(name), image, scales), base, strict=True))
-        moved = float(np.sqrt(np.mean(np.square(exact))))
-        return _cosine(plain, exact) if moved >= MOVED_LSB else moved - 2
-
-    return max(names[:: max(1, len(names) // TRIED)], key=foretold)
-
-
-def _both(module: fx.GraphModule, image: np.ndarray, scales: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Return all outputs for an image in integers, in float32 and in float64."""
-    double = copy.deepcopy(module).double()
-    found = (torch_heads(module, image), torch_heads(double, image, torch.float64))
-    one, two = (np.concatenate([np.ravel(h) / s for h, s in zip(heads, scales, strict=True)]) for heads in found)
-    return one.astype(np.float64), two.astype(np.float64)
+    base = torch_heads(learnt.simulated, image)
+    moved: dict[str, float] = {}
+    for name in names[:: max(1, len(names) // TRIED)]:
+        pairs = zip(simulated.arrays, torch_heads(stretch(name), image), base, strict=True)
+        steps = [((a - b) / simulated.scales[out].scale).ravel() for out, a, b in pairs if out in simulated.scales]
+        moved[name] = float(np.sqrt(np.mean(np.square(np.concatenate(steps)))))
+        if moved[name] >= MOVED_LSB:
+            return name
+    return max(moved, key=lambda name: moved[name])
 
 
-def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    return float(a @ b / max(1e-12, float(np.linalg.norm(a) * np.linalg.norm(b))))
+def _whole(found: Sequence[Agreement]) -> tuple[bool, str]:
+    """Return whether all outputs lie within the bounds of whole networks, and the worst in words."""
+    bad = [a for a in found if not a.holds(MAX_LSB, IDENTICAL, COSINE)]
+    worst = min(bad or found, key=lambda a: a.identical)
+    if not any(a.apart for a in found):
+        return True, f"all {len(found)} outputs identical"
+    told = f"{worst.name}: {100 * worst.identical:.2f} % identical, {worst.max_lsb:g} LSB apart at most"
+    return not bad, f"{told}, cosine {worst.cosine:.6f}"
+
+
+def _each(layers: Sequence[Agreement]) -> tuple[bool, str]:
+    """Return whether every layer lies within the bounds of single layers, and the worst of them in words."""
+    bad = [a for a in layers if a.max_lsb > LAYER_MAX_LSB or (a.identical < LAYER_IDENTICAL and a.apart > LAYER_FEW)]
+    worst = min(bad or layers, key=lambda a: a.identical)
+    told = f"{100 * worst.identical:.4f} % identical"
+    if bad:
+        return False, f"layer {worst.name}: {told}, {worst.max_lsb:g} LSB apart at most"
+    return True, (
+        f"{len(layers)} layers, the worst {told} ({worst.name}), {sum(a.apart for a in layers)} values in all apart, "
+        f"{max(a.max_lsb for a in layers):g} LSB at most"
+    )
+
+
+def _from_layer(learnt: Learnt, inside: Inside, other: Inside, image: np.ndarray) -> str:
+    name = first_apart(learnt.module, learnt.activations, inside, other, image)
+    return f", from layer {name} on" if name else ""
 
 
 def first_failure(checks: Sequence[Check]) -> Check | None:
@@ -287,11 +268,3 @@ def _heads(simulated: SimulatedHeads, count: int) -> list[list[np.ndarray]]:
 
 def _figures(found: Sequence[Agreement]) -> dict[str, Any]:
     return {"outputs": [asdict(a) for a in found]}
-
-
-def _told(found: Sequence[Agreement]) -> str:
-    worst = min(found, key=lambda a: a.identical)
-    return (
-        f"{worst.name}: {100 * worst.identical:.2f} % identical, {worst.max_lsb:g} LSB apart at most, cosine "
-        f"{worst.cosine:.6f}"
-    )

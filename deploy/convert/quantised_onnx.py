@@ -17,7 +17,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 Q, DQ = "QuantizeLinear", "DequantizeLinear"
-_SAME_VALUES = (
+SAME_VALUES = (
     "Concat",
     "Split",
     "Slice",
@@ -29,8 +29,8 @@ _SAME_VALUES = (
     "Identity",
     "Gather",
 )
-_LAYERS = ("Conv", "Gemm", "MatMul")
-_ACTIVATIONS = ("Relu", "LeakyRelu", "HardSwish", "HardSigmoid", "Clip", "Sigmoid")
+LAYERS = ("Conv", "Gemm", "MatMul")
+ACTIVATIONS = ("Relu", "LeakyRelu", "HardSwish", "HardSigmoid", "Clip", "Sigmoid")
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,10 @@ def compile_form(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 class _Completer:
-    """One pass over a graph in its order; `grid` holds the scale and zero point names of each quantised tensor."""
+    """One pass over a graph in its order, quantised tensor by tensor.
+
+    grid: the names of its scale and zero point. quantised: the name of its integers.
+    """
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.graph = model.graph
@@ -158,7 +161,9 @@ class _Completer:
         for node in self.graph.node:
             for name in node.input:
                 self.users.setdefault(name, []).append(node)
+        self.integers = {f"{layer}.weight" for layer in integers_of(model)}
         self.grid: dict[str, tuple[str, str]] = {}
+        self.quantised: dict[str, str] = {}
         self.made: list[onnx.NodeProto] = []
 
     def run(self) -> None:
@@ -168,9 +173,12 @@ class _Completer:
         for node in sorted(self.graph.node, key=lambda node: node.op_type != "Constant"):
             for place, name in enumerate(node.input):
                 node.input[place] = renamed.get(name, name)
+            if node.op_type in LAYERS and node.input[1] not in self.integers and node.input[0] in self.grid:
+                node.input[0] = self.for_floats(node.input[0])
             self.made.append(node)
             if node.op_type == DQ:
                 self.grid[node.output[0]] = (node.input[1], node.input[2])
+                self.quantised[node.output[0]] = node.input[0]
                 continue
             for name in node.output:
                 grid = self.wanted(node, name)
@@ -185,11 +193,18 @@ class _Completer:
         users = self.users.get(name, [])
         if any(user.op_type == Q for user in users):
             return None
-        if node.op_type in _SAME_VALUES:
-            return self.grid.get(node.input[0])
-        if node.op_type in (*_LAYERS, "Add"):
+        if node.op_type in SAME_VALUES:
+            return self.grid.get(node.input[0]) if self.on_grid(node) else None
+        # A layer that reads floats is float16, and so is its activation: nothing is fused, and a Q/DQ between the two
+        # would stay and cut off all that the activation's own grid does not hold.
+        if node.op_type in (*LAYERS, "Add") and self.on_grid(node):
             return self.behind(users)
         return None
+
+    def on_grid(self, node: onnx.NodeProto) -> bool:
+        """Return whether all that a node computes with is quantised, so that the compiler makes it INT8."""
+        count = {"Concat": len(node.input), "Add": 2, "Conv": 2, "Gemm": 2, "MatMul": 2}.get(node.op_type, 1)
+        return all(name in self.grid for name in node.input[:count])
 
     def behind(self, users: list[onnx.NodeProto]) -> tuple[str, str] | None:
         """Return the grid of the activation that follows: it stands behind one or two more operations."""
@@ -200,7 +215,7 @@ class _Completer:
             users = [
                 after
                 for user in users
-                if user.op_type in (*_ACTIVATIONS, "Mul")
+                if user.op_type in (*ACTIVATIONS, "Mul")
                 for after in self.users.get(user.output[0], [])
             ]
         return None
@@ -210,7 +225,20 @@ class _Completer:
         integers, real = f"{name}_integers", f"{name}_rounded"
         self.made.append(helper.make_node(Q, [name, scale, zero_point], [integers], name=f"{name}_added_quantise"))
         self.made.append(helper.make_node(DQ, [integers, scale, zero_point], [real], name=f"{name}_added_dequantise"))
+        self.quantised[real] = integers
         return real
+
+    def for_floats(self, name: str) -> str:
+        """Add a DequantizeLinear of a layer in float16 alone, and return its output's name.
+
+        Where it shares one with layers in integers, the compiler makes those float16 too, and puts a Concat of them on
+        the CPU.
+        """
+        own = f"{name}_float_{len(self.made)}"
+        self.made.append(
+            helper.make_node(DQ, [self.quantised[name], *self.grid[name]], [own], name=f"{own}_dequantise")
+        )
+        return own
 
 
 def _constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:

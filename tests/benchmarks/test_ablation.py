@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks import ablation
 from benchmarks.ablation import of_contexts, of_post_processing, of_release, queue_filled
 from benchmarks.course import Course
 from benchmarks.field import against_onnx_runtime, against_post_processing, dequantised, matched, opencv_detections
@@ -123,3 +124,37 @@ def test_a_model_that_decodes_itself_has_no_rows(tmp_path):
     with Course() as course:
         assert of_post_processing(subject, course, rounds=1, seconds=1) == []
         assert against_post_processing(subject, course, rounds=1, seconds=1) == []
+
+
+@pytest.mark.parametrize("after", [4, 5, 6])
+def test_a_stop_keeps_the_whole_rounds(tmp_path, monkeypatch, after):
+    """Ctrl-C in the second round of three setups: the first round is reported, the second is none."""
+    subject = emulated_subject(tmp_path, latency_ms=2.0)
+    calls = 0
+
+    def saturated(*arguments, **options):
+        nonlocal calls
+        calls += 1
+        if calls == after:
+            course.stopped = True
+            raise KeyboardInterrupt
+        return original(*arguments, **options)
+
+    original = ablation.saturate
+    monkeypatch.setattr(ablation, "saturate", saturated)
+    with Course() as course:
+        rows = of_contexts(subject, course, rounds=9, seconds=0.03)
+    assert [row.rounds for row in rows] == [1, 1]
+    assert calls == after
+
+
+def test_a_stop_in_the_first_round_of_releases_compares_nothing(tmp_path, monkeypatch):
+    subject = emulated_subject(tmp_path, latency_ms=2.0)
+
+    def stopped(*arguments, **options):
+        course.stopped = True
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ablation, "timed_from_due", stopped)
+    with Course() as course:
+        assert of_release(subject, course, rounds=3, seconds=0.05, capacity_per_s=500) == []

@@ -16,13 +16,14 @@ import pytest
 
 from benchmarks.bench_command import run
 from benchmarks.plan import FULL, QUICK, contexts_of, plan_of
-from benchmarks.plots import draw_plots, pareto_front
+from benchmarks.plots import _choices, draw_plots, pareto_front
 from benchmarks.report_page import page_of
 from deploy.manifest import load_manifest
 
 ROOT = Path(__file__).parents[2]
 PROCEDURAL, VHR10 = ROOT / "deploy/zoo/procedural", ROOT / "deploy/zoo/vhr10"
 PNG = b"\x89PNG"
+PLOTS = ["latency.png", "throughput.png", "stages.png", "pareto.png", "cycles.png"]
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +87,10 @@ def test_page_and_plots(measured):
     page = (out / "bench.md").read_text()
     for part in ("One image at a time", "Ablation", "Against the field", "Accuracy", "not a measurement", "Conditions"):
         assert part in page
-    assert document["plots"] == ["latency.png", "throughput.png", "stages.png", "cycles.png"]
+    assert document["plots"] == PLOTS
     for name in document["plots"]:
         assert (out / name).read_bytes().startswith(PNG)
         assert f"]({name})" in page
-    assert any("pareto.png" in note for note in document["notes"])
 
 
 def test_every_field_is_documented(measured):
@@ -120,9 +120,25 @@ def test_two_bundles_give_a_choice(measured, tmp_path):
     other["name"] = "larger"
     other["estimate"] |= {"estimated_ms": 20.0, "low_ms": 18.0, "high_ms": 22.0}
     drawn, missing = draw_plots(document | {"bundles": [document["bundles"][0], other]}, tmp_path)
-    assert "pareto.png" in drawn
+    assert drawn == PLOTS
     assert missing == []
     assert page_of(document | {"bundles": [document["bundles"][0], other]}).count("### Accuracy") == 2
+
+
+def test_a_choice_is_between_integers_and_float16(measured, tmp_path):
+    """INT8 with the simulator's score and float16 with the float network's, which takes longer."""
+    _, document, _ = measured
+    (entry,) = document["bundles"]
+    integers, half = _choices(entry)
+    forms = entry["accuracy"]["forms"]
+    assert integers[2:4] == (forms["rknn_sim"]["map50_95"], "procedural, INT8")
+    assert half[2:4] == (forms["float"]["map50_95"], "procedural, float16")
+    assert half[1][0] < half[0] < half[1][1]
+    assert half[0] > 1.5 * integers[0]
+    unscored = entry | {"accuracy": entry["accuracy"] | {"forms": {}}}
+    drawn, missing = draw_plots(document | {"bundles": [unscored]}, tmp_path)
+    assert "pareto.png" not in drawn
+    assert any("pareto.png: a choice needs two networks" in line for line in missing)
 
 
 def test_the_front_holds_what_nothing_beats():
@@ -132,7 +148,7 @@ def test_the_front_holds_what_nothing_beats():
 def test_plots_of_a_report_that_a_board_wrote(measured, tmp_path, capsys, monkeypatch):
     out, _, _ = measured
     found = run([], tmp_path / "again", plots_of=out)
-    assert found["plots"] == ["latency.png", "throughput.png", "stages.png", "cycles.png"]
+    assert found["plots"] == PLOTS
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ValueError, match="matplotlib is not installed here"):
         run([], tmp_path / "none", plots_of=out)
@@ -174,6 +190,39 @@ def test_ctrl_c_reports_what_was_measured(pictures, tmp_path):
     assert document["bundles"][0]["latency"]["stages"]["total"]["count"] >= 1
     assert document["bundles"][0]["sweep"] == []
     assert "Stopped early" in (tmp_path / "bench.md").read_text()
+
+
+def test_ctrl_c_late_keeps_every_part_before_it(pictures, tmp_path):
+    """Stopped in the middle of its sweep, a run reports all earlier parts and the rates that were finished."""
+    code = (
+        "import sys; from pathlib import Path; from benchmarks.bench_command import run\n"
+        "try:\n"
+        f"    run([Path({str(PROCEDURAL)!r})], Path({str(tmp_path)!r}), backend='emulated', quick=True, seconds=0.1, "
+        f"images=Path({str(pictures)!r}), contexts='1')\n"
+        "except KeyboardInterrupt: sys.exit(130)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-u", "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        rates = 0
+        for line in child.stderr:
+            rates += bool(re.search(r": \d+ images/s offered$", line.strip())) and "30 images" not in line
+            if rates == 3:
+                child.send_signal(signal.SIGINT)
+                break
+        printed, said = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    assert child.returncode == 130, said
+    document = json.loads(printed.splitlines()[-1])
+    (entry,) = document["bundles"]
+    assert document["stopped_early"] is True
+    assert 2 <= len(entry["sweep"]) < len(QUICK.shares)
+    assert entry["latency"]
+    assert entry["offered"]
+    assert len(entry["ablation"]) == 6
+    assert (tmp_path / "bench.json").is_file()
 
 
 def test_a_rate_that_cannot_be_reached_is_reported_and_refused(pictures, tmp_path, capsys, monkeypatch):

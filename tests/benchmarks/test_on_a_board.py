@@ -11,7 +11,7 @@ from benchmarks.course import Course
 from benchmarks.measure_bundle import BundleMeasurement
 from benchmarks.plan import QUICK
 from benchmarks.power import PowerTrace, Window
-from benchmarks.subject import ANY_CORE, drawn_pictures
+from benchmarks.subject import ANY_CORE, CORES_0_1, CORES_0_1_2, drawn_pictures
 from tests.deploy import fake_npu as npu
 from tests.deploy import fake_rknnlite
 
@@ -38,10 +38,12 @@ def test_a_bundle_on_the_npu(bundle, tmp_path):
     assert entry["emulated_ms"] is None
     assert "nothing tells its layers" in entry["estimate"]["error"]
     cores = [tuple(row["cores"]) for row in entry["contexts"]]
-    for wanted in ((0,), (1,), (2,), (0, 1, 0, 1), (0, 1, 2), (0, 1, 2, 0, 1, 2), (ANY_CORE,) * 6):
+    together = ((CORES_0_1,), (CORES_0_1,) * 2, (CORES_0_1_2,), (CORES_0_1_2,) * 2)
+    alone = ((0,), (1,), (2,), (0, 1, 0, 1), (0, 1, 2), (0, 1, 2, 0, 1, 2), (ANY_CORE,), (ANY_CORE,) * 6)
+    for wanted in (*alone, *together):
         assert wanted in cores
     masks = {call[2] for call in fake_rknnlite.RKNNLite.calls if call[0] == "init_runtime"}
-    assert masks == {0, 1, 2, 4}
+    assert masks == {0, 1, 2, 3, 4, 7}
     assert {row["measure"] for row in entry["ablation"]} >= {
         "two contexts per core",
         "several threads",

@@ -10,6 +10,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from deploy.convert.agreement import compare_layers
+from deploy.convert.inside import OnnxRun
 from deploy.convert.onnx_export import export_onnx
 from deploy.convert.quantised_onnx import (
     DQ,
@@ -159,9 +160,11 @@ def test_a_module_that_is_called_twice_is_numbered_as_the_exporter_does(tmp_path
 
 def test_layers_are_called_the_same_everywhere(learnt, learnt_path, learnt_form):
     """By the comparison of layers (and so the proof), by the diagnosis of rounding noise, and in the file."""
-    compared = compare_layers(learnt_form.module, learnt_form.activations, learnt_path, list(IMAGES[:1]))
+    compared = compare_layers(
+        learnt_form.module, learnt_form.activations, OnnxRun(learnt_path, inside=True), list(IMAGES[:1])
+    )
     diagnosed = diagnose(learnt, IMAGES[:1])
-    assert [a.name for a in compared][1:] == [noise.label for noise in diagnosed]
+    assert [a.name for a in compared] == [noise.label for noise in diagnosed]
     names = {a.name for a in compared}
     assert names >= learnt_form.weights.keys() - {"early.m.0.cv2.conv"} | {"early.m.0 add"}
     in_file = {name.strip("/").replace("/", ".") for name in operations(onnx.load(str(learnt_path)))}
@@ -208,7 +211,7 @@ def test_layers_with_equal_weights_keep_their_own_integers(tmp_path, island):
     assert back.keys() == weights.keys()
     assert {"box.0", "box.1"} - back.keys() == ({island} if island else set())
     assert has_islands(model) is bool(island)
-    for layer in compare_layers(form.module, form.activations, path, list(IMAGES[:1])):
+    for layer in compare_layers(form.module, form.activations, OnnxRun(path, inside=True), list(IMAGES[:1])):
         assert layer.max_lsb <= 1, layer.name
         assert layer.identical > 0.999, f"{layer.name}: {layer.identical}"
     run(compile_form(model), pixels_of(IMAGES[:1]))  # the checker and ONNX Runtime take it
@@ -241,6 +244,8 @@ def test_onnx_runtime_computes_what_torch_computes(learnt_path, learnt_form):
         assert (apart <= 2).mean() > 0.99
         assert (apart == 0).mean() > 0.7
         assert np.std(want) > 2 * scale, "a test of constants would prove nothing"
-    for layer in compare_layers(learnt_form.module, learnt_form.activations, learnt_path, list(IMAGES[:2])):
+    for layer in compare_layers(
+        learnt_form.module, learnt_form.activations, OnnxRun(learnt_path, inside=True), list(IMAGES[:2])
+    ):
         assert layer.max_lsb <= 1, layer.name
         assert layer.identical > 0.999, f"{layer.name}: {layer.identical}"

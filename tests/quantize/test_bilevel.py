@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.nn import functional
 
 from quantize.bilevel import Problem, TeacherTuner, call, exact, finite_difference, trainable, weights_of
@@ -80,6 +81,23 @@ def test_both_forms_agree_in_direction_and_size(problem, anchor, rate, bits, lea
     assert float(flat(two).norm() / flat(one).norm()) == pytest.approx(1, abs=0.2)
 
 
+def test_a_pass_of_the_student_that_is_there_already_serves_and_stays_whole(problem):
+    module, _, asked, (batch, query) = problem
+    student, moving = pieces(problem)
+    given = {"inner_rate": 0.5, "anchor": 0.1}
+    wanted, seen = finite_difference(asked, student, moving, batch, query, **given)
+    passes = []
+    counted = replace(asked, student=lambda p, b: (passes.append(1), asked.student(p, b))[1])
+    mine = functional_call(module, {n: b.clone() for n, b in module.named_buffers()}, (batch[0],))
+    found, seen_too = finite_difference(counted, student, moving, batch, query, **given, mine=mine)
+    assert len(passes) == 3, "the query and the two sides"
+    assert seen == pytest.approx(seen_too)
+    assert torch.allclose(flat(found), flat(wanted), rtol=1e-4, atol=1e-6)
+    asked.task(mine, batch).backward()
+    assert float(module.first.weight.grad.abs().sum()) > 0
+    assert all(p.grad is None for p in moving.values())
+
+
 def test_the_exact_form_is_the_derivative(problem):
     """Against differences of the query loss itself, along random directions of the teacher, without rounding."""
     student_module, _, asked, (batch, query) = problem
@@ -90,7 +108,9 @@ def test_the_exact_form_is_the_derivative(problem):
     def after(teacher):
         own = {n: p.detach().requires_grad_() for n, p in student.items()}
         steps = torch.autograd.grad(
-            asked.inner(own, asked.teacher(teacher, batch), batch), list(own.values()), allow_unused=True
+            asked.inner(asked.student(own, batch), asked.teacher(teacher, batch), batch),
+            list(own.values()),
+            allow_unused=True,
         )
         ahead = {n: p if g is None else p - rate * g for (n, p), g in zip(own.items(), steps, strict=True)}
         return float(asked.task(asked.student(ahead, query), query).detach())

@@ -51,10 +51,13 @@ def test_the_proof_holds(walked):
     proof = json.loads((out / "proof.json").read_text())
     assert proof["passed"]
     checks = {check["name"]: check for check in proof["checks"]}
-    assert list(checks) == ["layers", "scales", "simulator", "torch", "perturbation"]
+    assert list(checks) == ["layers", "scales", "simulator", "torch", "integers", "perturbation"]
     assert checks["layers"]["figures"]["float16"] == 0
-    assert all(layer["max_lsb"] <= 1 for layer in checks["torch"]["figures"]["layers"])
-    assert checks["perturbation"]["figures"]["cosine"] > 0.9
+    for check in ("simulator", "torch"):
+        assert all(output["apart"] == 0 for output in checks[check]["figures"]["outputs"]), "identical to the bit"
+    for check in ("torch", "integers"):
+        assert all(layer["max_lsb"] <= 1 for layer in checks[check]["figures"]["layers"])
+    assert checks["perturbation"]["figures"]["cosine"] > 0.99
     assert set(proof["accuracy"]) == {"float", "torch", "onnx", "rknn_sim"}
     assert "the proof **holds**" in (out / "proof.md").read_text()
 
