@@ -60,6 +60,9 @@ def run(
         return _last_line(_draw_again(plots_of, out))
     if not bundles:
         raise ValueError("no bundle was named; rsedge bench BUNDLE --out DIR, or --compare OLD.json NEW.json")
+    at_fault = next((part for part in (out, *out.parents) if part.exists() and not part.is_dir()), None)
+    if at_fault is not None:
+        raise ValueError(f"--out {out}: {at_fault} is a file; name a folder, it is made where there is none")
     check_backend(backend)
     plan = plan_of(quick, seconds, contexts)
     if rate is not None and not 0 < rate < 1e6:

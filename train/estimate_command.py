@@ -13,6 +13,7 @@ from deploy.convert.network_shapes import SIZES, Network, size_named, yolov8
 DEFAULT_SIZE = 512
 DEFAULT_CLASSES = 10
 WEIGHTS = (".pt", ".pth", ".safetensors")
+_FILES = "recipe, a checkpoint (.pt), an .onnx file or a bundle's folder"
 RECIPES = Path(__file__).parent / "recipes"
 
 
@@ -48,12 +49,14 @@ def subject_of(subject: str, size: int | None = None, classes: int | None = None
         return _of_checkpoint(path, size, classes)
     if path.suffix == ".toml" or (RECIPES / f"{subject}.toml").is_file():
         return _of_recipe(subject, size, classes)
+    if path.is_file():
+        closed = " a .rknn is closed, its bundle's folder tells its layers;" if path.suffix == ".rknn" else ""
+        raise ValueError(f"{subject}: no file that tells a network;{closed} give a {_FILES}")
     known = [*(f"yolov8{letter}" for letter in SIZES), *sorted(file.stem for file in RECIPES.glob("*.toml"))]
     near = difflib.get_close_matches(subject, known, n=1)
     meant = f"did you mean {near[0]}? " if near else ""
     raise ValueError(
-        f"{subject}: no such network, recipe or file; {meant}give {', '.join(known[: len(SIZES)])}, a recipe, a "
-        "checkpoint (.pt), an .onnx file or a bundle's folder"
+        f"{subject}: no such network, recipe or file; {meant}give {', '.join(known[: len(SIZES)])}, a {_FILES}"
     )
 
 

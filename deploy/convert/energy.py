@@ -1,12 +1,14 @@
 """Energy of one image from its multiply-adds and bytes: an analytic estimate, right to an order of magnitude only.
 
-The constants are those of M. Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014, for
-45 nm at 0.9 V: an 8-bit multiplication 0.2 pJ, a 32-bit addition 0.1 pJ; a 16-bit float multiplication 1.1 pJ, a 32-bit
-float addition 0.9 pJ; 64 bits from DRAM 1.3 to 2.6 nJ. They are too high for this chip: an RK3588 is made in 8 nm and
-reads LPDDR4X. So the upper end takes them as printed (for DRAM the lower figure), and the lower end divides arithmetic
-by 5 (45 nm to 7 nm by Stillmaker and Baas, "Scaling equations for the accurate prediction of CMOS device performance",
-Integration 58, 2017, in round figures) and assumes 4 pJ a bit for the memory, the order that is customary for LPDDR4.
-The estimate is the geometric mean of both ends.
+The constants are those of M. Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014, pages 10
+to 14, figure 1.1.9, for 45 nm at 0.9 V: an 8-bit multiplication 0.2 pJ, a 32-bit addition 0.1 pJ; a 16-bit float
+multiplication 1.1 pJ, a 32-bit float addition 0.9 pJ; 64 bits from DRAM 1.3 to 2.6 nJ. They are too high for this chip:
+an RK3588 is made in 8 nm and reads LPDDR4X. So the upper end takes them as printed (for DRAM the lower figure). The
+lower end divides arithmetic by 10: the energy polynomials of Stillmaker and Baas, "Scaling equations for the accurate
+prediction of CMOS device performance from 180 nm to 7 nm", Integration 58, 2017, give 8.6 from 45 nm at 0.9 V to 10 nm
+at 0.8 V and 10.7 to 7 nm at 0.8 V; the voltage is an assumption. For the memory it takes 4 pJ a bit: an assumption too,
+on the low side of what is told of LPDDR4, for which no source could be checked. The estimate is the geometric mean of
+both ends.
 
 What it leaves out: leakage, clock and on-chip memory of the NPU, the CPU, whatever else the board does. It compares
 networks; joules for a power supply must be measured.
@@ -24,7 +26,7 @@ from .layer_costs import LayerCost
 
 # Picojoules of one multiply-add at 45 nm: multiplication and addition.
 MULTIPLY_ADD_PJ = {"int8": 0.2 + 0.1, "fp16": 1.1 + 0.9}
-SCALED_BY = 5.0
+SCALED_BY = 10.0
 # Picojoules of one byte of DRAM: 4 pJ a bit, and 1.3 nJ for 64 bits.
 BYTE_PJ = (8 * 4.0, 1300.0 / 8)
 LABEL = "analytic estimate, not a measurement"
@@ -52,7 +54,7 @@ class Energy:
                 "multiply_add_pj": MULTIPLY_ADD_PJ,
                 "multiply_add_scaled_by": SCALED_BY,
                 "dram_byte_pj": list(BYTE_PJ),
-                "source": "Horowitz, ISSCC 2014; Stillmaker and Baas, Integration 58, 2017",
+                "source": "Horowitz, ISSCC 2014; Stillmaker and Baas, Integration 58, 2017; 4 pJ a bit of LPDDR4 assumed",
             },
         }
 

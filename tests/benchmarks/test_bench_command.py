@@ -278,6 +278,14 @@ def test_missing_files_are_told(tmp_path, pictures):
         run([PROCEDURAL], tmp_path / "out", images=tmp_path)
 
 
+@pytest.mark.parametrize("inside", ["", "deeper"])
+def test_an_out_that_is_a_file(tmp_path, inside):
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(ValueError, match="taken is a file; name a folder"):
+        run([PROCEDURAL], tmp_path / "taken" / inside, backend="emulated", quick=True)
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
 def test_a_bundle_without_the_backends_file(tmp_path, pictures):
     with pytest.raises(ValueError, match="holds no rknn file"):
         run([bare(tmp_path / "a", "onnx")], tmp_path / "out", backend="rknn-lite", quick=True, images=pictures)
