@@ -126,8 +126,7 @@ def runtime_table(results: dict[str, dict[str, Any]]) -> list[str]:
         f"| {text} | {rates[name]:.0f} | {100 * shares[name]:.1f} % | {100 * rates[name] / bound:.1f} % |"
         for name, text in told.items()
     ]
-    fair = "Bare threads have neither the runtime's switch interval nor its pause after each answer: the bound is the fair "
-    fair += "comparison."
+    fair = "Bare threads have neither the runtime's switch interval nor its pause after each answer."
     if "of_bare_range" in speed:
         low, high = speed["of_bare_range"]["saturation"]
         fair = (
@@ -216,8 +215,8 @@ def bench_table(report: dict[str, Any], repeated: dict[str, Any] | None) -> list
     origin = report["provenance"]
     lines += [
         "",
-        f"`{report['command']}`, commit {str(origin['commit'])[:12]}. The emulated NPU is held as long as the estimate "
-        "says: times tell of the runtime around an NPU, never of the NPU.",
+        f"`scripts/bench_readme.sh`, commit {str(origin['commit'])[:12]}. The emulated NPU is held as long as the "
+        "estimate says: times tell of the runtime around an NPU, never of the NPU.",
     ]
     if repeated:
         total, pairs = repeated["stages"]["total"], repeated["pairs"]

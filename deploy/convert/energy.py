@@ -54,7 +54,7 @@ class Energy:
                 "multiply_add_pj": MULTIPLY_ADD_PJ,
                 "multiply_add_scaled_by": SCALED_BY,
                 "dram_byte_pj": list(BYTE_PJ),
-                "source": "Horowitz, ISSCC 2014; Stillmaker and Baas, Integration 58, 2017; 4 pJ a bit of LPDDR4 assumed",
+                "source": "Horowitz, ISSCC 2014; Stillmaker and Baas, Integration 58, 2017; 4 pJ a bit assumed",
             },
         }
 
