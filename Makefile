@@ -53,8 +53,8 @@ format: $(STAMP) ## let ruff sort imports, mend what it can and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## measure post-processing and data loading
-	$(BIN)/python -m benchmarks.postprocess_speed
+bench: $(STAMP) ## measure every speed in the README again (on a machine that does nothing else)
+	PYTHON=$(BIN)/python scripts/measure_idle.sh $(ARGS)
 	$(BIN)/python -m train.loading_benchmark
 
 clean: ## remove caches and built packages; .venv and runs/ stay
