@@ -28,7 +28,7 @@ def bundle(tmp_path, monkeypatch):
 
 
 def test_a_bundle_on_the_npu(bundle, tmp_path):
-    plan = replace(QUICK, seconds=0.05, latency_s=0.1, contexts=(1, 3), masks=True, images=2, fast_rounds=2,
+    plan = replace(QUICK, seconds=0.25, latency_s=0.1, contexts=(1, 3), masks=True, images=2, fast_rounds=2,
                    slow_rounds=1, shares=(0.2, 0.4))  # fmt: skip
     with Course() as course:
         measured = BundleMeasurement(bundle, "rknn-lite", drawn_pictures(tmp_path, 2), plan, course)
