@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from deploy.detections import Detections
+from deploy.measured_on import hand_over, origin
 from deploy.tiling import Tile, merge, plan_tiles
 
-from .origin import hand_over, origin
 from .postprocess_speed import medians_ms
 
 SEED = 20240611

@@ -18,9 +18,9 @@ import numpy as np
 
 from deploy.head_layout import HeadLayout
 from deploy.letterbox import Letterbox
+from deploy.measured_on import hand_over, origin
 from deploy.postprocess import PostProcessor
 
-from .origin import hand_over, origin
 from .per_box_reference import per_box_detections
 
 SEED = 20240501

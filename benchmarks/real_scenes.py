@@ -31,12 +31,12 @@ from deploy.detections import Detections
 from deploy.detector import Detector, open_detector
 from deploy.frames import Frame
 from deploy.manifest import load_manifest
+from deploy.measured_on import hand_over, origin
 from deploy.scenes import open_scene
 from deploy.sources import ReadError
 from deploy.tiling import Tile, TileSource, merge, plan_tiles
 from deploy.video import VideoSource
 
-from .origin import hand_over, origin
 from .real_annotations import Annotated, mapping_of, read_annotated
 from .real_overlay import write_judged
 

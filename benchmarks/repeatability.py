@@ -22,9 +22,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from deploy.measured_on import hand_over, origin
+
 from .course import Course
 from .latency import measure_latency, measure_overhead
-from .origin import hand_over, origin
 from .statistics_of_time import CONFIDENCE, Quantile, verdict_of
 from .subject import drawn_pictures, open_subject
 

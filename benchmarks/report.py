@@ -14,8 +14,8 @@ from typing import Any
 
 from deploy.doctor_machine import Machine
 from deploy.doctor_npu import driver_version, runtimes
+from deploy.measured_on import origin
 
-from .origin import origin
 from .sensors import Snapshot, throttling
 from .statistics_of_time import CONFIDENCE
 

@@ -31,9 +31,9 @@ from deploy.frames import Frame
 from deploy.head_layout import HeadLayout
 from deploy.letterbox import Letterbox
 from deploy.manifest import Head, Manifest, ModelFile, TensorScale
+from deploy.measured_on import hand_over, origin
 from deploy.pipeline import Decoder
 
-from .origin import hand_over, origin
 from .postprocess_speed import BOX_SCALE, CLASS_SCALE, draw_heads, quantise_heads
 from .statistics_of_time import quantile_of
 

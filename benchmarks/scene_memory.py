@@ -27,11 +27,10 @@ from typing import Any
 import numpy as np
 
 from deploy.frames import Frame
+from deploy.measured_on import hand_over, origin
 from deploy.procedural import draw_scene
 from deploy.scenes import open_scene
 from deploy.tiling import TileSource, plan_tiles
-
-from .origin import hand_over, origin
 
 SIDE, BLOCK, TILE, OVERLAP = 20000, 512, 512, 64
 PIXEL_M = 0.5

@@ -30,10 +30,9 @@ from deploy.backends.emulated_npu import CORES, LATENCY_MS, EmulatedNpu, Faults
 from deploy.detector import Detector
 from deploy.frames import Frame, Record, Result
 from deploy.manifest import Head, Manifest, ModelFile
+from deploy.measured_on import hand_over, origin
 from deploy.sink_formats import FORMATS
 from deploy.sinks import JOURNAL, open_sinks
-
-from .origin import hand_over, origin
 
 HOUR = round(3600 * CORES * 1e3 / LATENCY_MS)
 INPUT_HW = (64, 64)

@@ -19,11 +19,11 @@ import numpy as np
 from deploy.annotations import AnnotatedImage
 from deploy.detections import Detections
 from deploy.detector import Detector, open_detector
+from deploy.measured_on import hand_over, origin
 from deploy.metrics import score_detections
 from deploy.procedural import draw_scene
 from deploy.tiling import Tile, merge, plan_tiles
 
-from .origin import hand_over, origin
 from .resampled_scenes import average_precision, match
 
 SEED = 52_000

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -25,6 +23,7 @@ from deploy.detector import Detector
 from deploy.frames import Frame
 from deploy.letterbox import Letterbox
 from deploy.manifest import Manifest, load_manifest
+from deploy.measured_on import origin
 from deploy.procedural import draw_scene
 from deploy.sources import Kind
 from deploy.video import VideoSource
@@ -249,37 +248,12 @@ def start_s(store: Path) -> float:
     return float(seconds)
 
 
-def origin() -> dict[str, object]:
-    """Return machine, versions and commit of this run."""
+def origin_with_qt() -> dict[str, Any]:
+    """Return machine, versions and commit of this run, Qt's version among them."""
     from PyQt5.QtCore import PYQT_VERSION_STR, QT_VERSION_STR
 
-    root = Path(__file__).resolve().parent
-    try:
-        told = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
-        commit = told.stdout.strip() if told.returncode == 0 else "unknown"
-    except OSError:
-        commit = "unknown"
-    return {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-        "versions": {
-            "python": platform.python_version(), "numpy": np.__version__, "pyqt5": PYQT_VERSION_STR,
-            "qt": QT_VERSION_STR,
-        },
-        "commit": commit,
-    }  # fmt: skip
-
-
-def hand_over(document: dict[str, Any], path: Path | None) -> int:
-    """Print a document as the last line, write it to `path` where one is given, and return the exit code."""
-    line = json.dumps(document)
-    print(line, flush=True)  # before the file, so that a path that cannot be written costs no measurement
-    if path:
-        try:
-            path.write_text(line + "\n", encoding="utf-8")
-        except OSError as error:
-            print(f"cannot write {path}: {error.strerror}; choose another --json path", file=sys.stderr)
-            return 2
-    return 0
+    told = origin()
+    return {**told, "versions": {**told["versions"], "pyqt5": PYQT_VERSION_STR, "qt": QT_VERSION_STR}}
 
 
 def parser_of(module: str, text: str | None) -> argparse.ArgumentParser:

@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from deploy.measured_on import hand_over
+
 from . import benchmark_stage as stage
 from .machine_load import read_load
 from .running import Options
@@ -83,14 +85,14 @@ def main() -> int:
     options = parser.parse_args()
     with stage.screen() as told, tempfile.TemporaryDirectory() as store:
         app = stage.application()
-        result = {**measure(options.frames, Path(store)), "screen": told, **stage.origin()}
+        result = {**measure(options.frames, Path(store)), "screen": told, **stage.origin_with_qt()}
         app.processEvents()
         print(
             f"{result['frames']} frames, {result['minutes_at_30_per_s']:.0f} minutes of video: "
             f"{result['first_mib']:.0f} MiB at first, {result['last_mib']:.0f} at last, "
             f"grown by {result['growth_mib']:.1f}"
         )
-        return stage.hand_over(result, options.json)
+        return hand_over(result, options.json)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from PyQt5.QtGui import QGuiApplication, QKeyEvent, QMouseEvent
 from deploy.backends.emulated_npu import LATENCY_MS
 from deploy.detections import Detections
 from deploy.detector import Detector
+from deploy.measured_on import hand_over
 from deploy.tiling import Tile
 from deploy.video import VideoSource
 
@@ -306,7 +307,7 @@ def main() -> int:
     options = parser.parse_args()
     with stage.screen() as told, tempfile.TemporaryDirectory() as store:
         app = stage.application()
-        result = {**measure(options.rounds, options.seconds, Path(store)), "screen": told, **stage.origin()}
+        result = {**measure(options.rounds, options.seconds, Path(store)), "screen": told, **stage.origin_with_qt()}
         app.processEvents()
         for kind in SOURCES:
             told_of = result[kind]
@@ -318,7 +319,7 @@ def main() -> int:
             pan, slider = late["pan_p99_ms"], late["slider_p99_ms"]
             print(f"from input to pixels, {state}: p99 {pan:.1f} ms dragging, {slider:.1f} ms sliding")
         print(f"from the command to the first picture: {result['start_s']:.2f} s")
-        status = stage.hand_over(result, options.json)
+        status = hand_over(result, options.json)
     return status
 
 

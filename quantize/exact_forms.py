@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from .export_form import ExportForm, Rounding, WeightIntegers
 from .half_islands import with_halves
 from .insert import ACTIVATIONS, _replace
+from .layers import geometry_of
 from .numerics import DEPLOYED_BITS, Grid, divided_to_integers, per_channel
 
 # Products that are summed up before they join the sum of the blocks before them, and pixels at a time.
@@ -88,18 +89,7 @@ def _input_scale(module: fx.GraphModule, node: fx.Node) -> float | None:
 def _take_over(new: nn.Conv2d, source: nn.Conv2d) -> None:
     """Make an empty convolution one with the geometry and the values of another."""
     with torch.device("meta"):
-        nn.Conv2d.__init__(
-            new,
-            source.in_channels,
-            source.out_channels,
-            source.kernel_size,  # type: ignore[arg-type]
-            source.stride,  # type: ignore[arg-type]
-            source.padding,  # type: ignore[arg-type]
-            source.dilation,  # type: ignore[arg-type]
-            source.groups,
-            source.bias is not None,
-            source.padding_mode,
-        )
+        nn.Conv2d.__init__(new, *geometry_of(source))
     new.weight, new.bias = source.weight, source.bias
     if source.padding_mode != "zeros" or isinstance(source.padding, str):
         raise ValueError(

@@ -121,6 +121,21 @@ class _WithFakeWeights:
         return to_integers(w, wide_scale, wide_zero, grid), scale, zero_point
 
 
+def geometry_of(source: nn.Conv2d) -> tuple[Any, ...]:
+    """Return the arguments that make another convolution of the same shape."""
+    return (
+        source.in_channels,
+        source.out_channels,
+        source.kernel_size,
+        source.stride,
+        source.padding,
+        source.dilation,
+        source.groups,
+        source.bias is not None,
+        source.padding_mode,
+    )
+
+
 class FakeConv2d(_WithFakeWeights, nn.Conv2d):  # type: ignore[misc]
     """A convolution with fake-quantised weights, under the name of the one it replaces."""
 
@@ -128,17 +143,7 @@ class FakeConv2d(_WithFakeWeights, nn.Conv2d):  # type: ignore[misc]
     def of(cls, source: nn.Conv2d, norm: nn.BatchNorm2d | None, bits: int, name: str) -> FakeConv2d:
         """Wrap a convolution; weight and bias are shared with it."""
         with torch.device("meta"):
-            new = cls(
-                source.in_channels,
-                source.out_channels,
-                source.kernel_size,  # type: ignore[arg-type]
-                source.stride,  # type: ignore[arg-type]
-                source.padding,  # type: ignore[arg-type]
-                source.dilation,  # type: ignore[arg-type]
-                source.groups,
-                source.bias is not None,
-                source.padding_mode,
-            )
+            new = cls(*geometry_of(source))
         new.attach(source, norm, bits, name)
         return new
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 
-def origin() -> dict[str, object]:
+def origin() -> dict[str, Any]:
     """Return machine, versions and commit of this run."""
     try:
         shown = subprocess.run(
