@@ -7,16 +7,20 @@ The two levels, with a training batch x and a query batch q (a held-out slice of
 
 theta_S' is a pseudo student: one step ahead, and thrown away. The first term is second order. `exact` differentiates
 through the step; `finite_difference` replaces the mixed second derivative by the difference of two first ones, as
-DARTS (Liu et al., arXiv:1806.09055, eq. 8) and meta pseudo labels (Pham et al., arXiv:2003.10580) do. The teacher sees
-the same x on both sides of that difference, and its gradient is linear in the loss: so one teacher pass serves the
-inner step, both sides and the anchor, the two moved students run without a graph, and one backward pass through the
-teacher returns everything. The ordinary step that follows has the same student on the same x as the inner step: its
-forward pass serves both. Both savings are exact. The backward passes are not shared: the inner step is taught by the
-teacher before its update, the ordinary one by the teacher after it.
+DARTS (Liu et al., arXiv:1806.09055, eq. 8) and meta pseudo labels (Pham et al., arXiv:2003.10580) do.
 
-What may be rough and what not: the difference of the two moved students is a ten-thousandth of what they say, their
-passes are float32. All that merely is multiplied with it, v and the teacher's own passes, only has to be right by
-itself, and runs in the precision of the training.
+They move the student's weights by a small step either way. A quantised student cannot be moved so: the step is far
+smaller than the grid, so that a few weights fall onto their next integer and all others do not move at all; at 4 bits
+the difference was noise (cosine with the exact gradient 0.01). Here the *outputs* are moved, by the derivative along
+the step (one pass in forward mode, straight through the rounding), and the two distillation losses are compared there.
+It is the same second derivative, because the teacher meets the student only in its outputs; nothing of the network is
+subtracted, so that the pass may run in half precision.
+
+The teacher sees the same x on both sides of the difference, and its gradient is linear in the loss: one teacher pass
+serves the inner step, both sides and the anchor, and one backward pass through the teacher returns everything. The
+ordinary step that follows has the same student on the same x as the inner step: its forward pass serves both. The
+backward passes are not shared: the inner step is taught by the teacher before its update, the ordinary one by the
+teacher after it.
 
 The networks and losses are callables, so nothing here knows what a detector is; with fake-quantisers in the student the
 derivatives are those of `rounding`, which exist twice.
@@ -27,13 +31,15 @@ outer gradient those of the whole batches.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.func import functional_call
 
 from .fake_quant import FakeQuantizer
@@ -44,15 +50,14 @@ Order = Literal["second", "first"]
 
 @dataclass(frozen=True)
 class Problem:
-    """What the tuning knows of networks and losses. A network's outputs may be anything; the losses take them.
+    """What the tuning knows of networks and losses.
 
-    student, teacher: (parameters, batch) -> outputs, the teacher's in float32 even where it ran `roughly`: gradients by
-    them are added there, those of the two sides with opposite signs. task: (outputs, batch) -> scalar, for either
-    network. compare: (student's outputs, teacher's outputs, batch) -> scalar, what the teacher teaches; L_kd is `task`
-    of the student plus it. roughly: a context for the passes whose own rounding does not matter (the teacher's, the
-    inner step and the direction), such as bfloat16; the two sides of a difference never run in it, they would drown.
-    average: gradients of this
-    process's share -> those of all processes, where there are several whose losses add up to a mean.
+    student, teacher: (parameters, batch) -> outputs: tensors, or tuples, lists, dicts or dataclasses of them; the
+    teacher's in float32 even where it ran `roughly`: gradients by them are added there, those of the two sides with
+    opposite signs. task: (outputs, batch) -> scalar, for either network. compare: (student's outputs, teacher's
+    outputs, batch) -> scalar, what the teacher teaches; L_kd is `task` of the student plus it. roughly: a context for
+    the passes of the networks in the first-order form, such as bfloat16. average: gradients of this process's share ->
+    those of all processes, where there are several whose losses add up to a mean.
     """
 
     student: Callable[[Parameters, Any], Any]
@@ -67,8 +72,10 @@ class Problem:
         return self.task(mine, batch) + self.compare(mine, taught, batch)
 
 
-# The step of the finite difference along v, over the norm of v (DARTS, section 3.2).
+# How far the finite difference moves the student's outputs, as a share of their norm.
 STEP = 0.01
+# Torch has one level of forward derivatives for all threads together.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def call(module: nn.Module, parameters: Parameters, *args: Any, **kwargs: Any) -> Any:
@@ -151,11 +158,12 @@ def finite_difference(
     anchor: float,
     mine: Any = None,
 ) -> tuple[Parameters, dict[str, float]]:
-    """Return what `exact` does, to first order: -lr_in (g(theta_S + e v) - g(theta_S - e v)) / 2e, and the anchor.
+    """Return what `exact` does, to first order: -lr_in (g(o + e u) - g(o - e u)) / 2e, and the anchor.
 
-    g: gradient of the distillation loss by the teacher. v: gradient of the query loss at the pseudo student. e: `STEP`
-    over the norm of v. mine: the student's outputs on the batch where they are known, with their graph back to the very
-    tensors in `student`; the graph is left whole.
+    g: gradient of the distillation loss by the teacher. o: the student's outputs on the batch; u: their derivative
+    along v, the gradient of the query loss at the pseudo student. e: `STEP` of the norm of o over that of u. mine: the
+    student's outputs on the batch where they are known, with their graph back to the very tensors in `student`; the
+    graph is left whole.
     """
     with problem.roughly():
         taught = problem.teacher(teacher, batch)
@@ -169,20 +177,64 @@ def finite_difference(
         ahead = {n: (p - inner_rate * steps[n]).detach().requires_grad_() for n, p in student.items()}
         loss = problem.task(problem.student(ahead, query), query)
         direction = problem.average(_gradients(loss, ahead))
+        outputs, moved = along(problem.student, student, direction, batch)
     own = problem.task(taught, batch)
     seen = {"query": float(loss.detach()), "teacher_task": float(own.detach())}
-    norm = torch.sqrt(sum((v.square().sum() for v in direction.values()), torch.zeros((), device=loss.device)))
     outer = anchor * own
-    if bool(norm > 0):
-        step = STEP / norm
-        with torch.no_grad():
-            ahead, behind = (
-                problem.student({n: p + direction[n] * (sign * step) for n, p in student.items()}, batch)
-                for sign in (1.0, -1.0)
-            )
-        sides = problem.compare(ahead, taught, batch) - problem.compare(behind, taught, batch)
+    size, length = _norm(outputs), _norm(moved)
+    if bool(size > 0) and bool(length > 0):
+        step = STEP * size / length
+        ahead_of, behind = (_shifted(outputs, moved, sign * step) for sign in (1.0, -1.0))
+        sides = problem.compare(ahead_of, taught, batch) - problem.compare(behind, taught, batch)
         outer = outer - inner_rate / (2 * step) * sides
     return problem.average(_gradients(outer, teacher)), seen
+
+
+@torch.no_grad()
+def along(
+    network: Callable[[Parameters, Any], Any], parameters: Parameters, direction: Parameters, batch: Any
+) -> tuple[Any, Any]:
+    """Return the network's outputs and their derivative as all parameters move along a direction, without a graph.
+
+    Forward-mode differentiation: one pass at three times the cost of its convolutions, whatever the number of outputs.
+    """
+    with _ONE_AT_A_TIME, forward_ad.dual_level():
+        moving = {n: forward_ad.make_dual(p.detach(), direction[n].to(p.dtype)) for n, p in parameters.items()}
+        outputs = network(moving, batch)
+        return _each(lambda o: forward_ad.unpack_dual(o).primal, outputs), _each(_tangent, outputs)
+
+
+def _tangent(output: Tensor) -> Tensor:
+    found = forward_ad.unpack_dual(output).tangent
+    return torch.zeros_like(output) if found is None else found
+
+
+def _each(change: Callable[..., Tensor], outputs: Any, *others: Any) -> Any:
+    """Return the same nest of tuples, lists, dicts and dataclasses with every tensor changed."""
+    if isinstance(outputs, Tensor):
+        return change(outputs, *others)
+    if isinstance(outputs, dict):
+        return {key: _each(change, part, *(o[key] for o in others)) for key, part in outputs.items()}
+    if isinstance(outputs, list | tuple):
+        return type(outputs)(_each(change, *parts) for parts in zip(outputs, *others, strict=True))
+    names = [field.name for field in fields(outputs)]
+    return replace(outputs, **{n: _each(change, *(getattr(o, n) for o in (outputs, *others))) for n in names})
+
+
+def _shifted(outputs: Any, moved: Any, step: Tensor) -> Any:
+    """Return the outputs a step along their derivative, in float32: half precision would swallow it."""
+    return _each(lambda o, u: o.float() + step * u.float(), outputs, moved)
+
+
+def _norm(outputs: Any) -> Tensor:
+    squares: list[Tensor] = []
+
+    def add(tensor: Tensor) -> Tensor:
+        squares.append(tensor.float().square().sum())
+        return tensor
+
+    _each(add, outputs)
+    return torch.sqrt(torch.stack(squares).sum())
 
 
 def _gradients(loss: Tensor, parameters: Parameters, *, keep: bool = False) -> Parameters:

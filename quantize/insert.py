@@ -25,7 +25,7 @@ from torch import fx, nn
 from torch.nn import functional
 
 from .fake_quant import FakeQuantizer, Observer
-from .layers import FakeConv2d, FakeLinear, wrap
+from .layers import FakeConv2d, FakeLinear, NormBehind, wrap
 from .numerics import INPUT_SCALE, INPUT_ZERO_POINT
 
 ACTIVATIONS: tuple[type[nn.Module], ...] = (
@@ -236,6 +236,9 @@ class _Builder:
         for node in self.nodes:
             if self.is_layer(node) and str(node.target) not in self.islands:
                 norm = self._norm_behind(node)
+                if norm is not None:
+                    norm = NormBehind.of(norm)
+                    _replace(self.graph, str(next(iter(node.users)).target), norm)
                 layer = wrap(
                     self.graph.get_submodule(str(node.target)), norm, self.settings.weight_bits, str(node.target)
                 )

@@ -1,4 +1,4 @@
-"""Round to the grid and back, with the gradients of LSQ and LSQ+ that exist twice, in few passes over the data.
+"""Round to the grid and back, with the derivatives of LSQ and LSQ+ both ways, in few passes over the data.
 
 With y the output and inside = the values whose integers are not cut off: dy/dx = inside; dy/dscale = (y - inside x) /
 scale; dy/dzero_point = -scale outside, 0 inside. LSQ: Esser et al., arXiv:1902.08153; LSQ+: arXiv:2004.09576.
@@ -65,7 +65,9 @@ class _Again(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> Tensor:
         ctx.save_for_backward(x, scale, zero, factor)
-        ctx.told = grid, axis, gain
+        ctx.save_for_forward(x, scale, zero, factor)
+        ctx.set_materialize_grads(False)
+        ctx.told = grid, axis, gain, dtype
         if axis is not None:
             whole = per_channel(zero.round().clamp(grid.low, grid.high), x.ndim, axis)
             # Added, cut off at plain numbers, and taken away again: ends that differ by channel are not vectorised.
@@ -79,9 +81,29 @@ class _Again(torch.autograd.Function):
         return _unflat(y, x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    @torch.no_grad()
+    def jvp(ctx: Any, *moved: Any) -> Tensor:
         x, scale, zero, factor = ctx.saved_tensors
-        grid, axis, gain = ctx.told
+        grid, axis, _, dtype = ctx.told
+        by_x, by_factor = _movements(moved[0], moved[3], ranges=moved[1:3], like=x)
+        if axis is None:
+            return _forward_by_pieces(by_x, x, scale, zero, grid, dtype)
+        whole = per_channel(zero.round().clamp(grid.low, grid.high), x.ndim, axis)
+        integers = _place(x, scale, factor, axis).round_().add_(whole)
+        if factor is None or by_factor is None:
+            return _strictly_between(by_x.float(), integers, grid.low - 0.5, grid.high + 0.5).to(dtype)
+        # y = q(x f) / f, so that f moves y by (inside x - y) / f.
+        wide, share = per_channel(factor, x.ndim, axis), per_channel(by_factor / factor, x.ndim, axis)
+        passed = _strictly_between(by_x.float() + x.float() * share, integers, grid.low - 0.5, grid.high + 0.5)
+        y = integers.clamp_(grid.low, grid.high).sub_(whole).mul_(per_channel(scale, x.ndim, axis)).div_(wide)
+        return passed.sub_(y.mul_(share)).to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, ...]:
+        if gradient is None:
+            return (None,) * 8
+        x, scale, zero, factor = ctx.saved_tensors
+        grid, axis, gain, _ = ctx.told
         ranges = any(ctx.needs_input_grad[1:4])
         to_factor: Tensor | None = None
         to_scale: Tensor | None
@@ -123,17 +145,47 @@ class _Kept(torch.autograd.Function):
             )
         y = y.to(dtype)
         ctx.save_for_backward(x, scale, y, inside)
+        ctx.save_for_forward(x, inside)
+        ctx.set_materialize_grads(False)
         ctx.told = axis, gain
         return y  # type: ignore[no-any-return]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    @torch.no_grad()
+    def jvp(ctx: Any, *moved: Any) -> Tensor:
+        x, inside = ctx.saved_tensors
+        by_x, _ = _movements(moved[0], None, ranges=moved[1:3], like=x)
+        return by_x * inside
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, ...]:
+        if gradient is None:
+            return (None,) * 7
         x, scale, y, inside = ctx.saved_tensors
         axis, gain = ctx.told
         if not (ctx.needs_input_grad[1] or ctx.needs_input_grad[2]):
             return gradient * inside, None, None, None, None, None, None
         passed, to_scale, to_zero = _formula(gradient, x, scale, y, inside, axis)
         return passed, to_scale * gain, to_zero * gain, None, None, None, None
+
+
+def _movements(
+    by_x: Tensor | None, by_factor: Tensor | None, *, ranges: tuple[Any, ...], like: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Return how x and the factor move; a derivative along a range is not offered, nobody moves one by hand."""
+    if any(moved is not None for moved in ranges):
+        raise NotImplementedError("no forward derivative by a scale or zero point; ask for its gradient instead")
+    return torch.zeros_like(like) if by_x is None else by_x, by_factor
+
+
+def _forward_by_pieces(moved: Tensor, x: Tensor, scale: Tensor, zero: Tensor, grid: Grid, dtype: torch.dtype) -> Tensor:
+    """Return how the rounded values move where the values do, for one range."""
+    (low, high), inverse = _ends_as_numbers(zero, grid), 1 / scale
+    y = torch.empty(x.numel(), dtype=dtype)
+    for part, given, out in zip(_pieces(x, x), _pieces(moved, x), y.split(PIECE), strict=True):
+        place = part.float().mul(inverse)
+        out.copy_(_strictly_between(given.float(), place, low - 0.5, high + 0.5))
+    return _unflat(y, x)
 
 
 def _place(x: Tensor, scale: Tensor, factor: Tensor | None, axis: int | None) -> Tensor:

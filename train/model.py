@@ -203,20 +203,28 @@ class Yolov8(nn.Module):
             ]
         )
 
-    def features(self, x: Tensor) -> dict[int, Tensor]:
-        """Return the neck's maps by stride, {8: (b, c, h/8, w/8), 16: ..., 32: ...}.
+    def backbone(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what layers 0 to 9 see in images (b, 3, h, w) float, RGB 0 to 1: maps of strides 8, 16 and 32.
 
-        x: (b, 3, h, w) float, RGB 0 to 1, h and w multiples of 32.
+        h and w are multiples of 32.
         """
         m = self.model
         p3 = m[4](m[3](m[2](m[1](m[0](x)))))
         p4 = m[6](m[5](p3))
-        p5 = m[9](m[8](m[7](p4)))
+        return p3, p4, m[9](m[8](m[7](p4)))
+
+    def neck(self, p3: Tensor, p4: Tensor, p5: Tensor) -> dict[int, Tensor]:
+        """Return the neck's maps by stride, {8: (b, c, h/8, w/8), 16: ..., 32: ...}, of those of the backbone."""
+        m = self.model
         down4 = m[12](m[11](m[10](p5), p4))
         out3 = m[15](m[14](m[13](down4), p3))
         out4 = m[18](m[17](m[16](out3), down4))
         out5 = m[21](m[20](m[19](out4), p5))
         return {8: out3, 16: out4, 32: out5}
+
+    def features(self, x: Tensor) -> dict[int, Tensor]:
+        """Return the neck's maps by stride, of images (b, 3, h, w) float, RGB 0 to 1."""
+        return self.neck(*self.backbone(x))
 
     def head(self, maps: dict[int, Tensor]) -> list[Tensor]:
         """Return [box_8, class_8, box_16, class_16, box_32, class_32] raw logits of the maps that `features` gave."""

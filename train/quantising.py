@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from deploy.annotations import AnnotationSet
-from quantize.bilevel import Parameters, Problem, TeacherTuner, call
+from quantize.bilevel import Problem, TeacherTuner, call
 from quantize.insert import Settings
 from quantize.schedule import Walk
 
@@ -255,13 +255,17 @@ def quantising_step(
         told: dict[str, Tensor] = {}
 
         def taught(ours: Outputs) -> Outputs:
-            if tuner is not None:
-                # In float32 but for what is said to be rough: a finite difference drowns in bfloat16.
-                with torch.autocast(images.device.type, enabled=False), torch.enable_grad():
-                    seen = tuner.step(batch, next_query, ours)
-                told.update({f"{TOLD}{name}": torch.tensor(v, device=images.device) for name, v in seen.items()})
+            if tuner is None:
+                with torch.no_grad():
+                    return run_network(teacher, images)
+            # In float32 but for what is said to be rough: small differences drown in bfloat16.
+            with torch.autocast(images.device.type, enabled=False), torch.enable_grad():
+                seen = tuner.step(batch, next_query, ours)
+            told.update({f"{TOLD}{name}": torch.tensor(v, device=images.device) for name, v in seen.items()})
             with torch.no_grad():
-                return run_network(teacher, images)
+                said: Outputs = tuner.teacher(batch)
+            tuner.teacher.forget()  # type: ignore[operator]
+            return said
 
         return {**network(images, batch.targets, taught), **told}
 
@@ -286,18 +290,46 @@ class _MapsAndHeads(nn.Module):
         return self.model.maps_and_heads(x)  # type: ignore[no-any-return, operator]
 
 
+class TunedTeacher(nn.Module):
+    """A teacher of which some parameters move: it looks at a batch several times, its backbone once where it may.
+
+    steady: none of the backbone's parameters moves. The maps of the last batch are kept until `forget`.
+    """
+
+    def __init__(self, model: Yolov8, *, steady: bool) -> None:
+        super().__init__()
+        self.model, self.steady = model, steady
+        self._kept: tuple[Batch, tuple[Tensor, ...]] | None = None
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Return what it says about a batch."""
+        maps = self.model.neck(*self._backbone(batch))
+        return Outputs(maps, self.model.head(maps))
+
+    def _backbone(self, batch: Batch) -> tuple[Tensor, ...]:
+        if not self.steady:
+            return self.model.backbone(images_to_float(batch.images))
+        if self._kept is None or self._kept[0] is not batch:
+            with torch.no_grad():
+                self._kept = batch, self.model.backbone(images_to_float(batch.images))
+        return self._kept[1]
+
+    def forget(self) -> None:
+        """Let go of the last batch."""
+        self._kept = None
+
+
 def make_tuner(
     recipe: Recipe, student: QuantisedYolov8, teacher: Yolov8, criterion: nn.Module, losses: nn.ModuleDict
 ) -> TeacherTuner:
     """Return what tunes the teacher: the recipe's distillation and detection losses as functions of parameters."""
     t = recipe.quantize.tuning
-    ours, theirs = _MapsAndHeads(student), _MapsAndHeads(teacher)
+    parts = tuple(f"model.{name}" for name in (t.parts or NECK_AND_HEAD))
+    behind = tuple(f"model.{name}" for name in NECK_AND_HEAD)
+    ours, theirs = _MapsAndHeads(student), TunedTeacher(teacher, steady=all(name.startswith(behind) for name in parts))
 
     device = choose_device(recipe.train.device)
     precision = choose_precision(recipe.train.precision, device)
-
-    def run(module: nn.Module, parameters: Parameters, batch: Batch) -> Outputs:
-        return Outputs(*call(module, parameters, images_to_float(batch.images)))
 
     def roughly() -> torch.autocast:
         # Without its cache: the teacher's weights change before the loop's own autocast is over.
@@ -317,14 +349,13 @@ def make_tuner(
         return torch.stack(list(parts.values())).sum()
 
     problem = Problem(
-        student=lambda parameters, batch: run(ours, parameters, batch),
-        teacher=lambda parameters, batch: run(theirs, parameters, batch).float(),
+        student=lambda parameters, batch: Outputs(*call(ours, parameters, images_to_float(batch.images))),
+        teacher=lambda parameters, batch: call(theirs, parameters, batch).float(),
         task=task,
         compare=compare,
         average=average,
         roughly=roughly,
     )
-    parts = tuple(f"model.{name}" for name in (t.parts or NECK_AND_HEAD))
     return TeacherTuner(
         ours,
         theirs,

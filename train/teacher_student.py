@@ -66,11 +66,12 @@ class Adapters(nn.Module):
 def channels_of(model: Any) -> dict[int, int]:
     """Return the channels of the model's maps by stride."""
     device = next(model.parameters()).device
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()  # a probe must not move the BatchNorm statistics
     with torch.no_grad():
         maps = model.features(torch.zeros(1, 3, 64, 64, device=device))
-    model.train(training)
+    for module, training in modes:  # one by one: BatchNorms that were kept still stay so
+        module.training = training
     return {stride: int(m.shape[1]) for stride, m in maps.items()}
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from quantize import rounding
 from quantize.numerics import Grid, per_channel
@@ -84,6 +85,40 @@ def test_a_factor_is_multiplied_before_and_divided_after():
     (fake_quantise(x, scale, zero, grid, 0, factor=factor, gain=0.25) ** 3).sum().backward()
     for v, b, share in zip(given, found[0][1:5], (1, 0.25, 0.25, 1), strict=True):
         assert torch.allclose(v.grad, b * share, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("kind", ["one range", "by channel", "by channel with a factor"])
+def test_the_forward_derivative_is_the_adjoint_of_the_gradient(kind, layout):
+    """<w, J v> = <J' w, v>, in float32 and, to its precision, in bfloat16."""
+    generator = torch.Generator().manual_seed(1)
+    start = torch.randn(3, 5, 7, 9, generator=generator).contiguous(memory_format=layout)
+    move, weight = (torch.randn(start.shape, generator=generator) for _ in range(2))
+    axis = None if kind == "one range" else 0
+    scale = torch.tensor(0.15) if axis is None else torch.tensor([0.1, 0.2, 0.15])
+    zero = torch.tensor(3.0) if axis is None else torch.tensor([3.0, -2.0, 0.0])
+    factor = torch.tensor([0.5, 1.0, 2.0]) if "factor" in kind else None
+    turn = torch.tensor([0.3, -1.0, 0.7])
+    for dtype, close in ((torch.float32, 1e-4), (torch.bfloat16, 2e-2)):
+        x, f = start.to(dtype).requires_grad_(), None if factor is None else factor.clone().requires_grad_()
+        y = fake_quantise(x, scale, zero, Grid(4), axis, factor=f, dtype=dtype)
+        back = torch.autograd.grad(y, [x] if f is None else [x, f], weight.to(dtype))
+        wanted = (back[0].float() * move).sum() + (0 if f is None else (back[1] * turn).sum())
+        with forward_ad.dual_level():
+            moving = forward_ad.make_dual(start.to(dtype), move.to(dtype))
+            turning = None if factor is None else forward_ad.make_dual(factor, turn)
+            y = fake_quantise(moving, scale, zero, Grid(4), axis, factor=turning, dtype=dtype)
+            value, tangent = forward_ad.unpack_dual(y)
+        assert tangent.dtype == value.dtype == dtype
+        assert 0 < float((back[0] == 0).float().mean()) < 0.9, "some are cut off"
+        scale_of_it = float((tangent.float() * weight).abs().sum())
+        assert float((tangent.float() * weight).sum()) == pytest.approx(float(wanted), abs=close * scale_of_it)
+
+
+def test_there_is_no_forward_derivative_by_a_range():
+    x, scale = torch.ones(3), torch.tensor(0.1)
+    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="no forward derivative by a scale"):
+        fake_quantise(x, forward_ad.make_dual(scale, torch.tensor(1.0)), torch.tensor(0.0), Grid(4))
 
 
 def test_half_precision_is_rounded_in_full_and_returned_as_asked():

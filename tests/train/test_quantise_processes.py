@@ -80,7 +80,7 @@ def test_the_teacher_moves_as_that_of_one_process(found):
     for one in (first["tuned"], alone["tuned"]):
         moves.append({n: p - one["before"][n.removeprefix("model.")] for n, p in one["teacher"].items()})
     a, b = (torch.cat([m.detach().flatten() for m in move.values()]) for move in moves)
-    assert min(float(a.abs().max()), float(b.abs().max())) > 1e-5
+    assert min(float(a.abs().max()), float(b.abs().max())) > 1e-6
     assert float(torch.cosine_similarity(a, b, dim=0)) > 0.8
 
 

@@ -319,14 +319,14 @@ def test_named_parts_move_and_unknown_ones_are_told(model, pictures):
 def test_what_the_teacher_says_reaches_the_query_loss(model, pictures, loss):
     """The exact gradient by the teacher's parameters against the finite difference, on the recipe's own losses.
 
-    With 16 bits: rounding makes the finite difference of a coarse network jump. A loss that takes the teacher for a
-    constant, or that draws at random in each call, cannot tune it.
+    At the 4 bits at which it matters. A loss that takes the teacher for a constant, or that draws at random in each
+    call, cannot tune it.
     """
     found = []
     for order in ("second", "first"):
         tuning = {"every": 1, "anchor": 0, "order": order, "parts": ["model.21", "model.22"]}
         recipe = stage_recipe(
-            recipe_of(quantize={"losses": [loss], "weights": [16], "activations": [16], "tuning": tuning})
+            recipe_of(quantize={"losses": [loss], "weights": [4], "activations": [4], "tuning": tuning})
         )
         torch.manual_seed(0)
         student, teacher = training(student_of(recipe, model, pictures)), float_model(1).requires_grad_(False)
@@ -339,7 +339,7 @@ def test_what_the_teacher_says_reaches_the_query_loss(model, pictures, loss):
         tuner.step(batch_of(pictures), lambda: batch_of(pictures, 4))
         found.append(torch.cat(gradients))
     assert float(found[0].norm()) > 0
-    assert float(nn.functional.cosine_similarity(*found, dim=0)) > 0.9
+    assert float(nn.functional.cosine_similarity(*found, dim=0)) > 0.999
 
 
 def test_the_pseudo_students_step_moves_weights_and_no_range(model, pictures):
