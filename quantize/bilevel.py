@@ -2,19 +2,22 @@
 
 The two levels, with a training batch x and a query batch q (a held-out slice of the training split, never val):
 
-    inner:  theta_S' = theta_S - lr_in grad_{theta_S} L_kd(theta_S, theta_T; x)
+    inner:  theta_S' = theta_S - lr_in clip(grad_{theta_S} L_kd(theta_S, theta_T; x))
     outer:  theta_T <- theta_T - lr_T grad_{theta_T} ( L_det(theta_S'(theta_T); q) + w L_det(theta_T; x) )
 
 theta_S' is a pseudo student: one step ahead, and thrown away. The first term is second order. `exact` differentiates
 through the step; `finite_difference` replaces the mixed second derivative by the difference of two first ones, as
 DARTS (Liu et al., arXiv:1806.09055, eq. 8) and meta pseudo labels (Pham et al., arXiv:2003.10580) do.
 
-They move the student's weights by a small step either way. A quantised student cannot be moved so: the step is far
-smaller than the grid, so that a few weights fall onto their next integer and all others do not move at all; at 4 bits
-the difference was noise (cosine with the exact gradient 0.01). Here the *outputs* are moved, by the derivative along
-the step (one pass in forward mode, straight through the rounding), and the two distillation losses are compared there.
-It is the same second derivative, because the teacher meets the student only in its outputs; nothing of the network is
-subtracted, so that the pass may run in half precision.
+clip shortens a gradient to a norm, as the training's own steps do; its share is taken for a constant. Without it the
+step at lr_in = 0.001 left a YOLOv8n at 8 bits with 20 % *more* query loss, and fed that back.
+
+Both works move the student's weights by a small step either way. A quantised student cannot be moved so: the step is
+far smaller than the grid, so that a few weights fall onto their next integer and all others do not move at all; at 4
+bits the difference was noise (cosine with the exact gradient 0.01). Here the *outputs* are moved, by the derivative
+along the step (one pass in forward mode, straight through the rounding), and the two distillation losses are compared
+there. It is the same second derivative, because the teacher meets the student only in its outputs; nothing of the
+network is subtracted, so that the pass may run in half precision.
 
 The teacher sees the same x on both sides of the difference, and its gradient is linear in the loss: one teacher pass
 serves the inner step, both sides and the anchor, and one backward pass through the teacher returns everything. The
@@ -31,6 +34,7 @@ outer gradient those of the whole batches.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -123,13 +127,14 @@ def exact(
     *,
     inner_rate: float,
     anchor: float,
+    clip: float = math.inf,
     mine: Any = None,
 ) -> tuple[Parameters, dict[str, float]]:
     """Return the outer gradient by the teacher's parameters, and the losses seen ("query", "teacher_task").
 
     student, teacher: parameters by name; those of the teacher that shall move must require gradients. anchor: weight w
-    of the teacher's own task loss. mine: see `finite_difference`; not used, a pass that will be differentiated twice
-    is float32.
+    of the teacher's own task loss. clip: norm to which the gradient of the inner step is shortened. mine: see
+    `finite_difference`; not used, a pass that will be differentiated twice is float32.
     """
     student = {n: p.detach().requires_grad_() for n, p in student.items()}
     taught = problem.teacher(teacher, batch)
@@ -137,6 +142,7 @@ def exact(
     found = torch.autograd.grad(inner, list(student.values()), create_graph=True, allow_unused=True)
     steps = {n: g for n, g in zip(student, found, strict=True) if g is not None}
     step = problem.average({n: g.detach() for n, g in steps.items()})
+    inner_rate = _shortened(inner_rate, step, clip)
     ahead = {n: (p - inner_rate * step[n] if n in step else p).detach().requires_grad_() for n, p in student.items()}
     loss = problem.task(problem.student(ahead, query), query)
     direction = problem.average(_gradients(loss, ahead))
@@ -156,6 +162,7 @@ def finite_difference(
     *,
     inner_rate: float,
     anchor: float,
+    clip: float = math.inf,
     mine: Any = None,
 ) -> tuple[Parameters, dict[str, float]]:
     """Return what `exact` does, to first order: -lr_in (g(o + e u) - g(o - e u)) / 2e, and the anchor.
@@ -174,6 +181,7 @@ def finite_difference(
         else:
             steps = _gradients(problem.inner(mine, taught, batch), student, keep=True)
         steps = problem.average(steps)
+        inner_rate = _shortened(inner_rate, steps, clip)
         ahead = {n: (p - inner_rate * steps[n]).detach().requires_grad_() for n, p in student.items()}
         loss = problem.task(problem.student(ahead, query), query)
         direction = problem.average(_gradients(loss, ahead))
@@ -226,6 +234,11 @@ def _shifted(outputs: Any, moved: Any, step: Tensor) -> Any:
     return _each(lambda o, u: o.float() + step * u.float(), outputs, moved)
 
 
+def _shortened(rate: float, steps: Parameters, clip: float) -> float:
+    """Return the rate at which a step along these gradients is no longer than `rate` times `clip`."""
+    return rate if math.isinf(clip) else rate * min(1.0, clip / max(float(_norm(steps)), 1e-12))
+
+
 def _norm(outputs: Any) -> Tensor:
     squares: list[Tensor] = []
 
@@ -249,7 +262,8 @@ class TeacherTuner:
     """Moves a teacher's parameters, every `every` steps, so that what it teaches helps.
 
     prefixes: which parameters of the teacher move. anchor: weight of the teacher's own task loss on the training batch,
-    so that it does not drift away from the task. order: "second" (exact) or "first" (finite difference).
+    so that it does not drift away from the task. clip: longest gradient of the pseudo student's step. order: "second"
+    (exact) or "first" (finite difference).
     """
 
     def __init__(
@@ -262,6 +276,7 @@ class TeacherTuner:
         rate: float = 1e-4,
         inner_rate: float = 1e-3,
         anchor: float = 0.1,
+        clip: float = math.inf,
         every: int = 4,
         order: Order = "first",
     ) -> None:
@@ -269,7 +284,7 @@ class TeacherTuner:
             raise ValueError(f"every must be at least 1 step, got {every}")
         self.student, self.teacher, self.problem = student, teacher, problem
         self.moving = trainable(teacher, prefixes)
-        self.inner_rate, self.anchor, self.every, self.order = inner_rate, anchor, every, order
+        self.inner_rate, self.anchor, self.clip, self.every, self.order = inner_rate, anchor, clip, every, order
         self.optimiser = torch.optim.AdamW(list(self.moving.values()), lr=rate, weight_decay=0.0)
         self.steps = 0
         self.seen: dict[str, float] = {}
@@ -296,6 +311,7 @@ class TeacherTuner:
                 query(),
                 inner_rate=self.inner_rate,
                 anchor=self.anchor,
+                clip=self.clip,
                 mine=mine,
             )
             for name, p in self.moving.items():

@@ -364,6 +364,7 @@ def make_tuner(
         rate=t.rate,
         inner_rate=t.inner_rate,
         anchor=t.anchor,
+        clip=recipe.train.clip_gradient,
         every=t.every,
         order=t.order,
     )

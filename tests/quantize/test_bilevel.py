@@ -148,6 +148,21 @@ def test_the_derivative_along_a_direction_goes_into_every_output():
 
 
 @pytest.mark.parametrize("form", [exact, finite_difference])
+def test_a_long_gradient_is_shortened_and_a_short_one_is_left(problem, form):
+    """A step of half the length is one at half the rate, in both places where the rate counts."""
+    student, moving = pieces(problem)
+    _, _, asked, data = problem
+    inner = asked.inner(asked.student(student, data[0]), asked.teacher(moving, data[0]), data[0])
+    length = float(torch.stack([g.norm() for g in torch.autograd.grad(inner, list(student.values()))]).norm())
+    half, seen_half = form(asked, student, moving, *data, inner_rate=0.25, anchor=0.1)
+    cut, seen_cut = form(asked, student, moving, *data, inner_rate=0.5, anchor=0.1, clip=length / 2)
+    assert torch.allclose(flat(cut), flat(half), rtol=1e-3, atol=1e-6)
+    assert seen_cut == pytest.approx(seen_half)
+    whole, _ = form(asked, student, moving, *data, inner_rate=0.25, anchor=0.1, clip=2 * length)
+    assert torch.equal(flat(whole), flat(half))
+
+
+@pytest.mark.parametrize("form", [exact, finite_difference])
 def test_shares_of_two_processes_give_the_gradient_of_the_whole(problem, form):
     """Threads in the place of processes; each has networks of its own and half of the training and the query batch."""
     student, teacher, _, data = problem
