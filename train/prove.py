@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import numpy as np
@@ -97,13 +98,24 @@ def prove(
     return checks
 
 
+def kept_log(task: str) -> Path:
+    """Return where a build writes its log whose own folder goes: the user's last one of a task."""
+    return Path(gettempdir()) / f"rsedge-{task}-{os.getuid()}.log"
+
+
 def simulate_inside(path: Path, images: Sequence[np.ndarray]) -> SimulatedInside:
     """Build a file once more with all its tensors as outputs, and return what the vendor's simulator says of them."""
     shapes = {name: tensor.shape for name, tensor in OnnxRun(path, inside=True).tensors(images[0]).items()}
     model, places = tapped(onnx.load(str(path)), shapes)
     with TemporaryDirectory(prefix="rsedge-proof-", ignore_cleanup_errors=True) as folder:
         onnx.save(model, str(Path(folder) / path.name))
-        build = build_rknn(Path(folder) / path.name, Path(folder), evaluate=lambda: iter(images), processes=1)
+        build = build_rknn(
+            Path(folder) / path.name,
+            Path(folder),
+            evaluate=lambda: iter(images),
+            processes=1,
+            log_path=kept_log("proof"),
+        )
     assert build.simulated is not None
     return SimulatedInside(build.simulated, places)
 
@@ -128,7 +140,7 @@ def _perturb(
         path = Path(folder) / onnx_path.name
         height, width = images[0].shape[:2]
         export_onnx(form.module, path, (height, width), integers=integers_for_file(form))
-        build = build_rknn(path, Path(folder), evaluate=lambda: iter(images), processes=1)
+        build = build_rknn(path, Path(folder), evaluate=lambda: iter(images), processes=1, log_path=kept_log("proof"))
         assert build.simulated is not None
         return check_perturbation(name, as_simulated(form), learnt, simulated, build.simulated, images)
 

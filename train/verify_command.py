@@ -25,7 +25,7 @@ from deploy.procedural import draw_scene
 from .evaluate import LetterboxCache, layout_for, score, torch_infer
 from .export import ONNX_NAME, conversion_bars
 from .learnt_file import LEARNT_NAME, load_learnt
-from .prove import PROOF_IMAGES, prove
+from .prove import PROOF_IMAGES, kept_log, prove
 from .provenance import describe_run
 from .quantised_model import QuantisedYolov8
 from .recipe import load_recipe
@@ -81,6 +81,7 @@ def run(
                 target=manifest.target,
                 mean=manifest.mean,
                 std=manifest.std,
+                log_path=kept_log("verify"),
             )
             assert build.simulated is not None
             checks = [_same_table(build.table, bundle / LAYERS_NAME)]

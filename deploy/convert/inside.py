@@ -102,13 +102,13 @@ def tapped(
     """Return a copy that has every quantised tensor among its outputs, and the outputs' names as `Inside.places`.
 
     shapes: of each quantised tensor by its name in the file. A tensor is quantised once more by the same grid, because
-    the compiler takes no tensor for an output that another layer reads; and none at all that only float16 layers read.
+    the compiler takes no tensor for an output that another layer reads; but not those that it cannot show (`_unseen`).
     """
     new = onnx.ModelProto()
     new.CopyFrom(model)
     graph, outputs = new.graph, {value.name for value in model.graph.output}
     made = {out: node for node in model.graph.node for out in node.output}
-    hidden = _read_by_floats_alone(model)
+    hidden = _unseen(model)
     taps: dict[str, list[str]] = {}
     for name, tensors in _places(model).items():
         for tensor in tensors:
@@ -138,14 +138,18 @@ def _places(model: onnx.ModelProto) -> dict[str, list[str]]:
     return found
 
 
-def _read_by_floats_alone(model: onnx.ModelProto) -> set[str]:
-    """Return the tensors that nothing but layers without integers reads."""
+def _unseen(model: onnx.ModelProto) -> set[str]:
+    """Return the tensors that the toolkit cannot show.
+
+    Those that only layers without integers read; and those that such a layer and more than one with integers read: it
+    copies them for the two kinds and loses the output (KeyError "..._dup").
+    """
     quantised = {f"{layer}.weight" for layer in integers_of(model)}
     readers: dict[str, list[bool]] = {}
     for node in model.graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node.op_type in LAYERS and node.input[1] not in quantised)
-    return {name for name, floats in readers.items() if all(floats)}
+    return {name for name, floats in readers.items() if all(floats) or (any(floats) and floats.count(False) > 1)}
 
 
 def write_out_sigmoids(graph: onnx.GraphProto) -> None:

@@ -32,6 +32,7 @@ from quantize.exact_forms import SimulatedRounding, as_simulated
 from quantize.export_form import Rounding, export_form
 from quantize.insert import Settings
 from tests.deploy.small_detector import HW, IMAGES, SmallDetector, learnt_network, pixels_of, run
+from train.model import ConvBlock
 from train.prove import integers_for_file, learnt_of, simulate_inside
 
 SEEN = list(IMAGES[:2])
@@ -253,6 +254,36 @@ def test_an_island_inside_the_network_proves_to_the_bit_and_hides_no_fault_behin
     wrong = check_integers(learnt, inside, SEEN)
     assert not wrong.passed
     assert f"layer {behind}: " in wrong.told
+
+
+class Tower(SmallDetector):
+    """What its first box head reads goes through a convolution of its own before; two more read the same map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tower, self.deeper = ConvBlock(32, 32, 3), ConvBlock(32, 32, 3, 2)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        fine = self.early(self.stem(x))
+        deep = self.deeper(fine)
+        return [self.box[0](self.tower(fine)), self.cls[0](fine), self.box[1](deep), self.cls[1](deep)]
+
+
+def test_a_map_that_an_island_and_two_others_read_is_proved_by_what_comes_of_it(tmp_path):
+    """The toolkit cannot show such a map: its copy for the island made the build of the inner tensors a KeyError."""
+    torch.manual_seed(0)
+    form = export_form(learnt_network(Tower(), Settings(float16=("tower", "box.0"))))
+    path = tmp_path / "model.onnx"
+    export_onnx(form.module, path, HW, integers=integers_for_file(form))
+    built = build_rknn(path, tmp_path / "out", evaluate=SEEN, processes=1).simulated
+    inside, learnt = simulate_inside(path, SEEN), learnt_of(form)
+    assert sum(places.count("") for places in inside.places.values()) == 1
+    simulated = check_simulator(learnt, built, inside, path, SEEN)
+    integers = check_integers(learnt, inside, SEEN)
+    assert simulated.passed, simulated.told
+    assert integers.passed, integers.told
+    assert [row["name"] for row in simulated.figures["outputs"]] == ["class_8", "box_16", "class_16"]
+    assert {"early.cv1.conv", "box.1"} <= {row["name"] for row in integers.figures["layers"]}
 
 
 def test_the_page_tells_every_check(small, simulated, inside, learnt_path):
