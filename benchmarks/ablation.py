@@ -95,6 +95,7 @@ def of_contexts(subject: Subject, course: Course, *, rounds: int, seconds: float
     setups = {"two": usual, "one each": per_core, "one": per_core[:1]}
     rates: dict[str, list[float]] = {name: [] for name in setups}
     for number in range(rounds):
+        course.pause()
         if number and course.stopped:
             break
         names = list(setups)
@@ -152,6 +153,7 @@ def of_release(subject: Subject, course: Course, *, rounds: int, seconds: float,
     count = max(12, round(per_s * seconds))
     pairs = []
     for number in range(rounds):
+        course.pause()
         if number and course.stopped:
             break
         p50: dict[str, float] = {}

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -30,6 +30,7 @@ class Course:
     The first Ctrl-C sets `stopped`, so that loops end and what was measured is reported; a second one breaks off. Only
     the main thread catches signals; elsewhere Ctrl-C stays what it is. `tick` belongs to one thread and costs
     nothing but a glance at the clock in most calls; where it reads sensors, that happens outside of any timed call.
+    between: what `pause` calls, for a measurement that is spread over the others.
     """
 
     def __init__(self, machine: Machine | None = None, console: Console | None = None) -> None:
@@ -44,7 +45,8 @@ class Course:
         self._progress = Progress(*columns, console=self.console, transient=True, auto_refresh=False)
         self._task = self._progress.add_task("starting", total=None)
         self._shown_at = 0.0
-        self._begin, self._limit_s = time.monotonic(), 0.0
+        self._told, self._begin, self._limit_s = "starting", time.monotonic(), 0.0
+        self.between: Callable[[], None] | None = None
         self._handler: Any = None
 
     def __enter__(self) -> Course:
@@ -71,13 +73,25 @@ class Course:
 
     def step(self, told: str, limit_s: float = 0.0) -> None:
         """Say what is measured next and how long at most; one line each where there is no terminal."""
-        self._begin, self._limit_s = time.monotonic(), limit_s
+        self._told, self._begin, self._limit_s = told, time.monotonic(), limit_s
         self._progress.update(self._task, description=told, total=limit_s or None, completed=0)
         if self.console.is_terminal:
             self._progress.refresh()
         else:
             self.console.print(told, highlight=False, markup=False, soft_wrap=True)
         self.looks.append(look(self.machine))
+
+    def pause(self) -> None:
+        """Let come what is spread over the run. Loops call it between two timed things, never within one."""
+        if self.between is None or self.stopped:
+            return
+        told, begin, limit_s = self._told, self._begin, self._limit_s
+        away = time.monotonic()
+        self.between()
+        # The step goes on where it was, less the time that was not its own.
+        self._told, self._begin, self._limit_s = told, begin + time.monotonic() - away, limit_s
+        completed = time.monotonic() - self._begin
+        self._progress.update(self._task, description=told, total=limit_s or None, completed=completed)
 
     def tick(self) -> None:
         """Read what is due: power ten times a second, the other sensors once."""

@@ -12,15 +12,16 @@ MOST_CONTEXTS = 9
 class Plan:
     """What a run of the benchmark does.
 
-    seconds: of each point of throughput, and the limit of most parts. latency_s: limit of single images. precision:
-    half of the p50's interval, as a share, that ends single images earlier. contexts: numbers to try. masks: try the
-    NPU's cores alone and in pairs too. batches: images decoded per call. shares: offered rates of the sweep, of the
-    capacity. refine: further rates beside the knee. fast_rounds, slow_rounds: of comparisons in turns, of calls and of
-    whole runs. rest_s: standby before, where power is measured.
+    seconds: of each point of throughput, and the limit of most parts. visits: to single images, spread over the run.
+    latency_s: of all visits together. precision: half of the p50's interval, as a share, that is wanted. contexts:
+    numbers to try. masks: try the NPU's cores alone and in pairs too. batches: images decoded per call. shares: offered
+    rates of the sweep, of the capacity. refine: further rates beside the knee. fast_rounds, slow_rounds: of comparisons
+    in turns, of calls and of whole runs. rest_s: standby before, where power is measured.
     """
 
     quick: bool = False
     seconds: float = 4.0
+    visits: int = 24
     latency_s: float = 20.0
     precision: float = 0.01
     contexts: tuple[int, ...] = tuple(range(1, MOST_CONTEXTS + 1))
@@ -38,6 +39,7 @@ FULL = Plan()
 QUICK = Plan(
     quick=True,
     seconds=0.7,
+    visits=8,
     latency_s=2.0,
     precision=0.02,
     contexts=(1, 3, 6),

@@ -20,7 +20,7 @@ from .sensors import Snapshot, throttling
 from .statistics_of_time import CONFIDENCE
 
 SCHEMA = "rsedge bench"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 JSON_NAME, PAGE_NAME = "bench.json", "bench.md"
 # Significant digits of every number in the file: what lies beyond is noise of the clock.
 DIGITS = 7
@@ -87,6 +87,7 @@ def new_document(machine: Machine, command: str, pictures: str, quick: bool) -> 
         "method": {
             "confidence": CONFIDENCE,
             "intervals": "order statistics, number of values reduced by their autocorrelation; no distribution assumed",
+            "single_images": "visits spread over the run; p50: mean of the visits' medians, Student's interval",
             "open_loop": "latency from the moment at which a frame was due",
             "images": pictures,
         },

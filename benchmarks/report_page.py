@@ -33,8 +33,8 @@ def _head(document: dict[str, Any]) -> list[str]:
         "",
         f"    {document['command']}",
         "",
-        f"Brackets hold {100 * document['method']['confidence']:.0f} % intervals from order statistics; an open side "
-        "means too few values to say.",
+        f"Brackets hold {100 * document['method']['confidence']:.0f} % intervals from order statistics, those of the "
+        "p50 of single images from the spread between visits; an open side means too few values to say.",
     ]
     if document["stopped_early"]:
         lines += ["", "**Stopped early (Ctrl-C): what was measured until then.**"]
@@ -76,14 +76,21 @@ def _latency(found: dict[str, Any]) -> list[str]:
         said = f"the p50 of the total is known to ± {100 * half:.1f} %, {wanted} was asked for"
     else:
         shown = f"± {100 * half:.1f} %" if half is not None else "no interval yet"
-        said = f"time was over before the p50 of the total was known to {wanted}: {shown}"
+        said = f"the p50 of the total is not known to {wanted}, which was asked for: {shown}"
     lines = ["### One image at a time", "", "Milliseconds.", "",
              *_table(["stage", "p50", "p90", "p99", "worst", "outliers"], rows), "",
-             f"{total['count']} images after {found['warm_up_images']} of warm-up in {found['seconds']:.1f} s; {said}. "
+             f"{total['count']} images in {len(found['visits'])} visits, {found['seconds']:.1f} s together, "
+             f"{found['warm_up_images']} more of warm-up; {said}. {_repeated(found['repeat']['total'])}"
              f"The loop around the stages took {100 * found['overhead_share']:.2f} % of the time."]  # fmt: skip
     if total["drift"] is not None:
         lines.append(f"**Drift: the last third took {100 * total['drift']:+.0f} % against the first.**")
     return [*lines, ""]
+
+
+def _repeated(found: dict[str, Any]) -> str:
+    if found["low"] is None:
+        return ""
+    return f"A second run of this kind finds its p50 from {found['low']:.2f} to {found['high']:.2f}. "
 
 
 def _contexts(found: Sequence[dict[str, Any]], backend: str) -> list[str]:

@@ -6,9 +6,12 @@ second slows all that falls into it. So n is first reduced to an effective count
 "below the quantile or not" (Geyer, "Practical Markov chain Monte Carlo", 1992: sums of neighbouring pairs as long as
 they are positive).
 
-Why 99 %: the p50 of a second run of the same length differs from the first by sqrt(2) of the deviation that the
-interval is made of; 2.58 / sqrt(2) = 1.82 of it leave 93 % of second runs inside of the first run's interval. With
-95 % it would be 83 %, fewer than nine of ten.
+Two intervals, one for each question. The confidence interval holds the true quantile. Where a second run's estimate
+lies is another question: it has an error of its own, so the difference of two has twice the variance of one, and the
+interval is sqrt(2) times as wide (`Quantile.repeat`; Hahn and Meeker, "Statistical Intervals", chapter 4, the mean of a
+future sample of the same size). Two measured runs are compared with the interval of each (`noise_of`).
+
+Why 99 %: a comparison of two reports judges some forty quantities; with 95 % two of them would differ by chance alone.
 """
 
 from __future__ import annotations
@@ -49,6 +52,16 @@ class Quantile:
         if self.low is None or self.high is None or not self.value:
             return math.inf
         return (self.high - self.low) / 2 / abs(self.value)
+
+    def repeat(self) -> Quantile:
+        """Return the interval that holds, with `CONFIDENCE`, what a second run of the same length will find.
+
+        Exact where the interval is Student's; an approximation where it comes from order statistics.
+        """
+        low, high = (
+            None if end is None else self.value + math.sqrt(2) * (end - self.value) for end in (self.low, self.high)
+        )
+        return Quantile(self.value, low, high)
 
     def to_json(self) -> dict[str, float | None]:
         """Return value, low and high."""
@@ -99,7 +112,6 @@ def spread_of(values: Sequence[float] | np.ndarray) -> Spread:
     """Return how values (n,), in the order in which they were measured, are spread. Raises ValueError for none."""
     times = _checked(values)
     ordered = np.sort(times)
-    lower, upper = np.quantile(ordered, (0.25, 0.75))
     found = {name: quantile_of(times, q) for name, q in QUANTILES.items()}
     return Spread(
         len(times),
@@ -109,7 +121,7 @@ def spread_of(values: Sequence[float] | np.ndarray) -> Spread:
         found["p90"],
         found["p99"],
         float(ordered[-1]),
-        int((times > upper + FENCE * (upper - lower)).sum()),
+        count_outliers(times),
         drift_of(times),
         tuple(float(v) for v in np.quantile(ordered, CURVE)),
     )
@@ -125,9 +137,14 @@ def quantile_of(
     times = _checked(values)
     if not 0 < q < 1 or not 0 < confidence < 1:
         raise ValueError(f"q and confidence must lie between 0 and 1, got {q} and {confidence}")
+    return interval_of_ranks(times, q, confidence, len(times) if independent else effective_count(times, q))
+
+
+def interval_of_ranks(times: np.ndarray, q: float, confidence: float, independent: float) -> Quantile:
+    """Return a quantile of times (n,) whose interval knows no more than `independent` of them would."""
     ordered = np.sort(times)
     n = len(times)
-    m = n if independent else max(1, math.floor(effective_count(times, q)))
+    m = min(n, max(1, math.floor(independent)))
     first, last = _ranks(m, q, (1 - confidence) / 2)
     # Ranks among m values become places among n, each rounded outwards.
     low = None if first == 0 else float(ordered[math.floor((first - 1) * n / m)])
@@ -141,10 +158,19 @@ def effective_count(values: Sequence[float] | np.ndarray, q: float) -> float:
     n = len(times)
     below = (times <= np.quantile(times, q)).astype(np.float64)
     below -= below.mean()
-    if n < 8 or not below.any():
-        return float(n)
+    return float(n) if n < 8 else n / correlated_length(below)
+
+
+def correlated_length(deviations: np.ndarray) -> float:
+    """Return how many neighbours of a series (n,) of deviations from its mean tell as much as one independent value.
+
+    The integrated autocorrelation, 1 to n; see the module's text.
+    """
+    n = len(deviations)
+    if not deviations.any():
+        return 1.0
     size = 1 << (2 * n - 1).bit_length()
-    power = np.abs(np.fft.rfft(below, size)) ** 2
+    power = np.abs(np.fft.rfft(deviations, size)) ** 2
     covariance = np.fft.irfft(power, size)[: n // 2]
     correlation = covariance / covariance[0]
     pairs = correlation[: len(correlation) // 2 * 2].reshape(-1, 2).sum(axis=1)
@@ -152,7 +178,13 @@ def effective_count(values: Sequence[float] | np.ndarray, q: float) -> float:
     # Geyer's monotone sequence: a pair counts for no more than the one before it.
     kept = np.minimum.accumulate(pairs[: negative[0] if len(negative) else len(pairs)])
     length = 2 * float(kept.sum()) - 1
-    return n / min(max(1.0, length), n)
+    return min(max(1.0, length), float(n))
+
+
+def count_outliers(times: np.ndarray) -> int:
+    """Return how many of times (n,) lie above Tukey's outer fence."""
+    lower, upper = np.quantile(times, (0.25, 0.75))
+    return int((times > upper + FENCE * (upper - lower)).sum())
 
 
 def drift_of(values: Sequence[float] | np.ndarray) -> float | None:

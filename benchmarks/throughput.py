@@ -311,6 +311,7 @@ def sweep(
         points.sort(key=lambda point: point.offered_per_s)
 
     for share in shares:
+        course.pause()
         if not course.stopped:
             at(share * capacity_per_s)
     for _ in range(refine):

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -72,6 +73,21 @@ def test_every_part_was_measured(measured):
     assert document["overhead"]["share"] < 0.1
     assert document["provenance"]["commit"]
     assert document["stopped_early"] is False
+
+
+def test_single_images_are_visited_all_over_the_run(measured):
+    """Not one after the other: other measurements lie between most visits, and the page says what that brings."""
+    out, document, _ = measured
+    found = document["bundles"][0]["latency"]
+    at = [visit["at_s"] for visit in found["visits"]]
+    assert len(at) == QUICK.visits
+    gaps = [after - before for before, after in pairwise(at)]
+    assert sum(gap > 2 * found["seconds"] / len(at) for gap in gaps) > len(gaps) / 2
+    assert sum(visit["images"] for visit in found["visits"]) == found["stages"]["total"]["count"]
+    p50, again = found["stages"]["total"]["p50"], found["repeat"]["total"]
+    assert again["value"] == p50["value"]
+    assert again["high"] - p50["value"] == pytest.approx(2**0.5 * (p50["high"] - p50["value"]), rel=1e-4)
+    assert f"A second run of this kind finds its p50 from {again['low']:.2f}" in (out / "bench.md").read_text()
 
 
 def test_reports_hold_no_private_path(measured):

@@ -81,7 +81,7 @@ def test_the_whole_command_on_a_fake_board(tmp_path, monkeypatch, capsys):
         tmp_path, monkeypatch, {size: roofline_ms(work_of(c), BANDWIDTH) for size, c in costs.items()}
     )
     monkeypatch.setattr(module, "costs_of", lambda bundle: costs[bundle.name])
-    monkeypatch.setattr(BundleMeasurement, "run", lambda self, rate: self._latency())
+    monkeypatch.setattr(BundleMeasurement, "run", lambda self, rate: self._visit())
     run(bundles, tmp_path / "out", backend="rknn-lite", quick=True, seconds=0.1, calibrating=True)
     document = json.loads(capsys.readouterr().out.splitlines()[-1])
     # A sleep takes a little longer than asked, and the stand-in computes besides: more time is less bandwidth.
@@ -102,7 +102,7 @@ def test_times_that_no_bandwidth_explains_cost_no_measurement(tmp_path, monkeypa
     costs = closed_form(yolov8("m", (640, 640), 80), "int8")
     bundles = fake_bundles(tmp_path, monkeypatch, {"n": 0.1, "s": 0.1})
     monkeypatch.setattr(module, "costs_of", lambda bundle: costs)
-    monkeypatch.setattr(BundleMeasurement, "run", lambda self, rate: self._latency())
+    monkeypatch.setattr(BundleMeasurement, "run", lambda self, rate: self._visit())
     with pytest.raises(ValueError, match="not calibrated: no bandwidth explains these times"):
         run(bundles, tmp_path / "out", backend="rknn-lite", quick=True, seconds=0.1, calibrating=True)
     document = json.loads((tmp_path / "out/bench.json").read_text())

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from benchmarks.compare_reports import compare, run_compare
 from benchmarks.report import JSON_NAME, new_document, tidy, write_json
-from benchmarks.statistics_of_time import spread_of
+from benchmarks.statistics_of_time import Quantile, spread_of
 from deploy.doctor_machine import Machine
 
 
@@ -51,6 +51,13 @@ def test_changes_within_and_beyond_noise():
     row = next(row for row in worse["changes"] if row["quantity"] == "total p50")
     assert row["change"] == pytest.approx(0.05)
     assert row["noise"] == pytest.approx(0.2 * 2**0.5)
+
+
+def test_the_comparison_is_the_interval_of_a_second_run():
+    """Two runs of equal width differ exactly where the second leaves what the first said of a second one."""
+    edge = Quantile(20.0, 19.8, 20.2).repeat()
+    for total, word in ((edge.high - 1e-4, "within noise"), (edge.high + 1e-4, "WORSE"), (edge.low - 1e-4, "better")):
+        assert words(compare(report(), report(total=total)))["total p50"] == word
 
 
 def test_a_report_equals_itself():
@@ -109,7 +116,8 @@ def test_files_and_folders_are_read_and_printed(tmp_path):
         ("{", "is not valid JSON"),
         ("[]", "is no report of `rsedge bench`"),
         ('{"schema": "other"}', "is no report"),
-        ('{"schema": "rsedge bench", "schema_version": 99}', "schema_version must be 1, got 99"),
+        ('{"schema": "rsedge bench", "schema_version": 1}', "schema_version must be 2, got 1; measure again"),
+        ('{"schema": "rsedge bench", "schema_version": 99}', "schema_version must be 2, got 99"),
     ],
 )
 def test_what_is_no_report_is_refused(tmp_path, text, match):

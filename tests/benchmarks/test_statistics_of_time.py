@@ -161,6 +161,15 @@ def test_noise_needs_both_sides():
     assert verdict_of(a, Quantile(14, None, 15)) == "unknown"
 
 
+def test_a_second_run_has_an_error_of_its_own():
+    found = Quantile(10, 9, 12).repeat()
+    assert (found.low, found.high) == pytest.approx((10 - math.sqrt(2), 10 + 2 * math.sqrt(2)))
+    assert Quantile(10, None, 12).repeat().low is None
+    # A run that turns out as wide as the first is judged alike by both.
+    first = Quantile(10, 9.5, 10.5)
+    assert noise_of(first, Quantile(11, 10.5, 11.5)) == pytest.approx(first.repeat().high - 10)
+
+
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [[1.0]]])
 def test_what_is_no_row_of_times_is_refused(values):
     with pytest.raises(ValueError, match="row of finite numbers"):
