@@ -221,8 +221,9 @@ def bench_table(report: dict[str, Any], repeated: dict[str, Any] | None) -> list
     if repeated:
         total, pairs = repeated["stages"]["total"], repeated["pairs"]
         lines.append(
-            f"A second run in a fresh process: its p50 lies within the interval that the first one stated in "
-            f"{total['inside']} of {pairs} pairs, {total['same']} are the same by `--compare`, the largest difference "
+            f"A second run in a fresh process: its p50 lies where the first one said that a second one would (± "
+            f"{100 * total['median_half_repeat']:.1f} %, visits spread over the run) in {total['inside']} of {pairs} "
+            f"pairs, {total['same']} are the same by `--compare`, the largest difference "
             f"is {100 * total['largest_difference']:.1f} %; the runner itself costs "
             f"{100 * repeated['overhead_median']:.2f} %."
         )
