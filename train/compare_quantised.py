@@ -12,7 +12,7 @@ from rich.console import Console
 from deploy.annotations import AnnotationSet
 from deploy.backends.rknn_simulator import RknnSimulatorBackend
 from deploy.convert.onnx_export import export_onnx, output_names
-from deploy.convert.rknn_build import build_rknn
+from deploy.convert.rknn_build import LOG_NAME, build_rknn
 from deploy.detections import Detections
 from deploy.head_layout import HeadLayout
 from deploy.manifest import Head, Manifest, ModelFile
@@ -57,7 +57,7 @@ def quantised_leg(
     method = recipe.quantize.method
     provenance = describe_run(recipe.train.seed, recipe.data.name or recipe.name).model_dump()
     if method == "toolkit":
-        found = _toolkit(recipe, float_network(start, str(path)), train, val, inputs, console)
+        found = _toolkit(recipe, float_network(start, str(path)), where, train, val, inputs, console)
         return found, 0.0, provenance
     minutes = 0.0
     if method == "none":
@@ -74,11 +74,18 @@ def quantised_leg(
 
 
 def _toolkit(
-    recipe: Recipe, model: Any, train: AnnotationSet, val: AnnotationSet, inputs: LetterboxCache, console: Console
+    recipe: Recipe,
+    model: Any,
+    where: Path,
+    train: AnnotationSet,
+    val: AnnotationSet,
+    inputs: LetterboxCache,
+    console: Console,
 ) -> list[Detections]:
-    """Calibrate with the vendor's toolkit and return what the simulated INT8 network finds."""
+    """Calibrate with the vendor's toolkit and return what the simulated INT8 network finds; `where` keeps its log."""
     size, config = recipe.train.image_size, recipe.export
     console.print(f"      the toolkit calibrates with {config.algorithm}", highlight=False)
+    where.mkdir(parents=True, exist_ok=True)  # the log must stay when the folder of the build goes
     with TemporaryDirectory(prefix="rsedge-compare-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "model.onnx"
         export_onnx(model, path, (size, size))
@@ -89,6 +96,7 @@ def _toolkit(
             evaluate=lambda: (pixels for pixels, _ in inputs),
             algorithm=config.algorithm,
             processes=config.processes,
+            log_path=where / LOG_NAME,
         )
         assert build.simulated is not None
         names, scales = output_names(STRIDES), build.output_scales
@@ -101,8 +109,8 @@ def _toolkit(
                     stride=stride,
                     box_output=names[2 * i],
                     class_output=names[2 * i + 1],
-                    box_scale=scales[names[2 * i]],
-                    class_scale=scales[names[2 * i + 1]],
+                    box_scale=scales.get(names[2 * i]),
+                    class_scale=scales.get(names[2 * i + 1]),
                 )
                 for i, stride in enumerate(STRIDES)
             ],

@@ -181,6 +181,13 @@ def _build(
             rknn_name=RKNN_NAME,
             log_path=out / LOG_NAME,
         )
+    if build.precision == "int8" and not build.output_scales:
+        console.print(
+            f"note: with {config.algorithm} the toolkit does not tell the scales of the outputs: the manifest has none "
+            "and detection reads floats from the runtime",
+            highlight=False,
+            soft_wrap=True,
+        )
     provenance = describe_run(recipe.train.seed, recipe.data.name or recipe.name)
     manifest = _manifest(recipe, content, scratch, build, provenance)
     before = _float_model(content)

@@ -6,8 +6,9 @@ its graph) needs no calibration: its compile form is built as it is, and its sca
 believed before the return codes, the log and the layer table agree, see `layer_table`.
 
 Scale and zero point of each output come from the YAML text that the calibration writes, or from the graph; the
-simulated values are checked against them one by one. An `.rknn` is not reproducible byte for byte (two builds of the
-same inputs differ, their simulated heads do not), so compare heads and layer tables, never hashes.
+simulated values are checked against them one by one. With `mmse` the toolkit tells none, see `rknn_child`: such outputs
+are read as float32. An `.rknn` is not reproducible byte for byte (two builds of the same inputs differ, their simulated
+heads do not), so compare heads and layer tables, never hashes.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class RknnBuild:
     """What one conversion gave.
 
     rknn_path, layers_path, log_path: files in the bundle. table: compiled layers and memory totals. toolkit_version: of
-    rknn-toolkit2. output_scales: scale and zero point by output name; empty for float16, whose outputs have none.
+    rknn-toolkit2. output_scales: scale and zero point by output name; empty for float16, whose outputs have none, and
+    for "mmse", whose scales the toolkit does not tell: such a model's outputs are read as float32.
     simulated: heads of the evaluation images in their order, or None. calibration_count: images calibrated with.
     """
 
@@ -133,7 +135,8 @@ def build_rknn(
                 folder = scratch / "calibrate"
                 task = {**job, "task": "calibrate", "dataset": str(listing), "folder": str(folder)}
                 (result,) = _run([task], logs, progress, timeout_s)
-                job.update(scales=result["scales"], calibrated=str(folder))  # of every output, or the child failed
+                # Scales of every output, or the child failed; none at all for an algorithm that does not tell them.
+                job.update(scales=result["scales"], calibrated=str(folder))
             # Stored after calibration, so that a bad calibration set is told before many images are read.
             keys, image_file = _store_images(evaluate, limit, scratch / "images.u8", input_hw)
             heads = _head_files(outputs, job["scales"], len(keys), scratch)

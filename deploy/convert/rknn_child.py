@@ -9,6 +9,8 @@ Two tasks, three ways to compile:
 
 - "calibrate": `load_onnx`, then `hybrid_quantization_step1`. It runs the calibration images once and leaves the
   graph, its ranges and a YAML text with every tensor's scale and zero point: the only public place that tells them.
+  With `mmse` that text is not what gets compiled: step 2 (and `build` likewise) searches all ranges anew, tells them
+  nowhere, and refuses edited ones. Such outputs have no known scale, and are kept as the float32 that comes out.
 - "compile": `hybrid_quantization_step2` from those files unchanged (layer table and simulated values are identical to
   those of a plain `build(do_quantization=True)`, in about a second); or, for a graph with learnt integers, `load_onnx`
   and `build(do_quantization=False)`, which takes its scales; or a plain float16 `build`. Then `export_rknn`, then the
@@ -30,6 +32,8 @@ import numpy as np
 PROGRESS_NAME = "progress.jsonl"
 RESULT_NAME = "result.json"
 STEM = "model"
+# Algorithms whose final output scales the toolkit does not tell.
+SCALES_UNTOLD = ("mmse",)
 
 
 class ChildError(Exception):
@@ -122,6 +126,8 @@ def _calibrate(job: dict[str, Any]) -> dict[str, Any]:
     _checked(rknn.load_onnx(model=job["onnx"]), "load_onnx")
     _checked(rknn.hybrid_quantization_step1(dataset=job["dataset"]), "hybrid_quantization_step1")
     progress("calibrate", 100, 100)
+    if job["algorithm"] in SCALES_UNTOLD:
+        return {"scales": {}}
     return {"scales": read_scales(Path(job["folder"]) / f"{STEM}.quantization.cfg", job["outputs"])}
 
 
@@ -153,7 +159,8 @@ def _compile(job: dict[str, Any]) -> dict[str, Any]:
     rknn = _toolkit(job)
     progress("compile", 0, 1)
     if job["precision"] == "int8" and not job.get("learnt"):
-        if lost := [name for name in job["outputs"] if name not in job["scales"]]:
+        told = () if job["algorithm"] in SCALES_UNTOLD else job["outputs"]
+        if lost := [name for name in told if name not in job["scales"]]:
             raise ChildError(f"compiling for int8 needs the scale of every output, got none of {', '.join(lost)}")
         base = Path(job["calibrated"])
         files = [str(base / f"{STEM}{suffix}") for suffix in (".model", ".data", ".quantization.cfg")]

@@ -136,6 +136,26 @@ def test_real_build_equals_the_plain_build_from_png_files(built, onnx_path, tmp_
             np.testing.assert_array_equal(build.simulated.arrays[name][:9], integers)
 
 
+@pytest.mark.parametrize("algorithm", ["mmse", "kl_divergence"])
+def test_real_build_of_other_algorithms(algorithm: str, built, onnx_path, tmp_path) -> None:
+    """Scales are told where the simulated values lie on them; for `mmse`, which hides them, none is made up."""
+    build = build_rknn(
+        onnx_path, tmp_path, calibration=CALIBRATION, evaluate=EVALUATION, algorithm=algorithm, processes=2
+    )
+    assert {layer.dtype for layer in build.table.layers if not layer.type.endswith("Operator")} == {"INT8"}
+    names = list(output_shapes(onnx_path))
+    searched_anew = "quantized_algorithm is mmse, start re-quantization" in build.log_path.read_text()
+    assert searched_anew == (algorithm == "mmse"), "the reason why its scales are left out"
+    assert list(build.output_scales) == ([] if algorithm == "mmse" else names)
+    usual = built[0].simulated.heads(list(range(16)))
+    for name, got, like in zip(names, build.simulated.heads(list(range(16))), usual, strict=True):
+        assert build.simulated.arrays[name].dtype == (np.float32 if algorithm == "mmse" else np.int8)
+        cosine = float((got * like).sum() / np.linalg.norm(got) / np.linalg.norm(like))
+        assert 0.98 < cosine < 1 - 1e-7, f"{name}: {cosine}, near the usual calibration's values but not the same"
+        # One grid of at most 256 values: the outputs are int8 whether their scale is told or not.
+        assert 24 < len(np.unique(got)) <= 256
+
+
 def test_real_float16_build(onnx_path, tmp_path) -> None:
     build = build_rknn(onnx_path, tmp_path, precision="fp16", evaluate=EVALUATION[:2])
     assert {layer.dtype for layer in build.table.layers} == {"FLOAT16"}
