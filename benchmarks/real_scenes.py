@@ -292,11 +292,13 @@ def main(arguments: list[str] | None = None) -> int:
     text = (__doc__ or "").splitlines()[0]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.real_scenes", description=text)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--scenes", action="append", required=True, metavar="[NAME=]PATH", help="folder or file")
+    parser.add_argument(
+        "--scenes", action="extend", nargs="+", required=True, metavar="[NAME=]PATH", help="folder or file"
+    )
     parser.add_argument("--tile", default="512", help="sides of tiles in pixels, 0 for the whole picture (default 512)")
     parser.add_argument("--score", default="0.25", help="score thresholds (default 0.25)")
     parser.add_argument(
-        "--map", action="append", default=[], metavar="FROM=TO", help="annotated class = bundle's class"
+        "--map", action="extend", nargs="+", default=[], metavar="FROM=TO", help="annotated class = bundle's class"
     )
     parser.add_argument("--every", type=int, default=1, help="take every so manieth frame of a video (default 1)")
     parser.add_argument("--backend", default="onnx", help="as of rsedge detect (default onnx)")

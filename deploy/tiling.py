@@ -2,7 +2,9 @@
 
 An object that several tiles see gives a box in each of them, whole or cut by a tile's border. Merging goes by class:
 
-1. Of whole boxes that overlap, the one with the best score stays, as in non-maximum suppression.
+1. Of whole boxes that overlap, the one with the best score stays, as in non-maximum suppression; those that it replaces
+   vote on where it lies, weighted by their scores (Gidaris and Komodakis, arXiv:1505.01749, section 4.2): they are
+   looks at the same object from other places, and an edge that one of them guessed at its tile's border the others saw.
 2. A cut box that lies for the most part in a whole one is a piece of the same object and goes, whatever its score.
 3. What is left are pieces of objects that no tile saw whole. Pieces that agree where their tiles overlap are united.
 
@@ -187,7 +189,7 @@ def merge(
     close to an inner border a box counts as cut; None: 1/64 of the tiles' shorter side, at least 2.
 
     For the comparison of two cut boxes, each reaches over the border that cuts it by `border_px`, and so do the tiles:
-    pieces meet even where tiles do not overlap. A whole box keeps its score; united pieces get their best one.
+    pieces meet even where tiles do not overlap. A whole box keeps the best score; united pieces get theirs.
     Returns boxes in pixels of the scene, best score first. Raises ValueError where the lists differ in length, and for
     boxes or scores that are not finite.
     """
@@ -223,7 +225,10 @@ def merge(
     shared, area = _shared(boxes, better, worse), _area(boxes)
     same = shared > overlap_threshold * (area[better] + area[worse] - shared)
     # Cut boxes take no part in this; those that are suppressed are gone.
-    alive = settle(len(boxes[0]), better[same], worse[same])
+    better, worse = better[same], worse[same]
+    alive = settle(len(boxes[0]), better, worse)
+    replaced = alive[better] & ~alive[worse]
+    voted = _voted(boxes, score, better[replaced], worse[replaced])
 
     mixed = first_cut != second_cut
     whole = np.where(first_cut, second, first)[mixed]
@@ -238,6 +243,7 @@ def merge(
     total = _shared_with(reach, first, wide, second) + _shared_with(reach, second, wide, first) - shared
     same = shared > overlap_threshold * total
     leader = _leaders(len(alive), first[same], second[same])
+    boxes = voted
     # The best of each set of pieces stands for all of them.
     for side, widen in enumerate((np.minimum, np.minimum, np.maximum, np.maximum)):
         widen.at(boxes[side], leader, boxes[side].copy())
@@ -305,6 +311,22 @@ def _shared_with(boxes: np.ndarray, first: np.ndarray, others: np.ndarray, secon
     a, b = boxes.take(first, axis=1), others.take(second, axis=1)
     size = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)
     return np.asarray(size[0] * size[1])
+
+
+def _voted(boxes: np.ndarray, score: np.ndarray, kept: np.ndarray, replaced: np.ndarray) -> np.ndarray:
+    """Return boxes (4, n) where each kept one lies at the mean of itself and those that it replaces, by their scores.
+
+    kept, replaced: pairs. A box whose votes have no weight stays.
+    """
+    weight, n = score.astype(np.float64), len(score)
+    votes = weight[replaced]
+    total = weight + np.bincount(kept, votes, n)
+    moved = np.bincount(kept, minlength=n).astype(bool) & (total > 0)
+    found = boxes.copy()
+    for side, place in zip(found, boxes, strict=True):
+        drawn = weight * place + np.bincount(kept, votes * place[replaced], n)
+        side[moved] = drawn[moved] / total[moved]
+    return found
 
 
 def _leaders(n: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:

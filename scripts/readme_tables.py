@@ -265,7 +265,7 @@ def sections() -> dict[str, list[str]]:
             found["vhr10"] += ["", *start_table([load(path.name) for path in starts])]
     if (results / "distillation_vhr10.json").is_file():
         found["distillation"] = comparison_lines(load("distillation_vhr10.json"))
-    for bits in (8, 4):
+    for bits in (8, 6, 4):
         if (results / f"quantisation_{bits}_vhr10.json").is_file():
             found[f"quantisation_{bits}"] = comparison_lines(load(f"quantisation_{bits}_vhr10.json"))
     if (results / "demo.json").is_file():

@@ -265,6 +265,7 @@ def _identity(recipe: Recipe, val: AnnotationSet, teacher: Teacher | None) -> di
         found["float"] = float_digest(recipe)
         if recipe.quantize.method == "toolkit":
             found["export.algorithm"] = recipe.export.algorithm
+            found["export.calibration_images"] = recipe.export.calibration_images
     return found
 
 
