@@ -300,7 +300,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--map", action="extend", nargs="+", default=[], metavar="FROM=TO", help="annotated class = bundle's class"
     )
-    parser.add_argument("--every", type=int, default=1, help="take every so manieth frame of a video (default 1)")
+    parser.add_argument("--every", type=int, default=1, help="take one frame of a video in so many (default 1: all)")
     parser.add_argument("--backend", default="onnx", help="as of rsedge detect (default onnx)")
     parser.add_argument("--out", type=Path, help="folder for pictures with hits, misses and false alarms")
     parser.add_argument("--json", type=Path, help="write the document here too")
