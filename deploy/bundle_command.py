@@ -21,7 +21,7 @@ from .manifest import MANIFEST_NAME, DecodedOutput, Head, Manifest, ModelFile, s
 from .model_probe import Probed, probe
 from .model_signature import LayoutName, Precision, Signature, onnx_signature, told_signature
 from .onnx_graph import Activation
-from .rknn_signature import rknn_signature
+from .rknn_signature import check_whole, rknn_signature
 
 _COUNTS: dict[LayoutName, int] = {"one": 1, "six": 6, "nine": 9}
 
@@ -99,6 +99,7 @@ def _signature(
         raise ValueError(f"{model}: a model must be an .onnx or .rknn file, got {model.name!r}; {cure}")
     if not model.is_file():
         raise FileNotFoundError(f"{model} is missing; name the model's file")
+    check_whole(model)
     told = {
         "--layout six|nine|one": layout,
         "--input-size H W": input_size,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -29,13 +30,17 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     channels, an alpha channel is dropped. More than 8 bits a channel are stretched: the 0.5 and 99.5 percentiles over
     all channels together become 0 and 255, so that 11 and 12 bit sensors are not black and colours keep their balance.
 
-    Raises FileNotFoundError where there is no such file, ValueError with file, reason and cure where it is truncated,
-    damaged or not an image. OpenCV alone would paint the missing part grey. A JPEG that is damaged in its middle but
-    has its end-of-image marker cannot be told from a whole one, it holds no checksums: it decodes, to wrong pixels.
+    Raises FileNotFoundError where there is no such file, PermissionError where it may not be read, ValueError with
+    file, reason and cure where it is truncated, damaged or not an image. OpenCV alone would paint the missing part
+    grey. A JPEG that is damaged in its middle but has its end-of-image marker cannot be told from a whole one, it
+    holds no checksums: it decodes, to wrong pixels.
     """
     path = Path(path)
     _require_file(path)
-    data = np.fromfile(path, np.uint8)  # imread cannot open every path that the system can
+    try:
+        data = np.fromfile(path, np.uint8)  # imread cannot open every path that the system can
+    except PermissionError as error:
+        raise PermissionError(f"{path}: cannot be read ({error.strerror}); check its owner and mode") from error
     view = memoryview(data.data)
     try:
         header = read_header(view)
@@ -70,13 +75,16 @@ def image_size_hw(path: str | os.PathLike[str]) -> tuple[int, int]:
 def list_images(path: str | os.PathLike[str], *, recursive: bool = False) -> list[Path]:
     """List the images of a folder, or a single image file, sorted by path; `recursive` takes subfolders too.
 
-    Raises FileNotFoundError where there is nothing at `path`, ValueError where no file has an image's extension.
+    A link that leads nowhere is listed if it is named like an image: reading it tells what is missing. Raises
+    FileNotFoundError where there is nothing at `path`, OSError where a folder cannot be listed, ValueError where no
+    file has an image's extension.
     """
     path = Path(path)
     if path.is_dir():
-        found = path.rglob("*") if recursive else path.iterdir()
         images = sorted(
-            p for p in found if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".") and p.is_file()
+            p
+            for p in _entries(path, recursive)
+            if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".") and (p.is_file() or not p.exists())
         )
         if not images:
             raise ValueError(f"{path}: holds no image ({', '.join(EXTENSIONS)}); name a folder with images")
@@ -103,6 +111,21 @@ def stretch(pixels: np.ndarray) -> np.ndarray:
         return table[pixels]
     scaled = (np.where(np.isfinite(pixels), pixels, low).astype(np.float64) - low) * gain
     return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+
+
+def _entries(folder: Path, recursive: bool) -> Iterator[Path]:
+    """Yield what a folder holds. Not `rglob`: it passes over folders that it may not list, without a word."""
+
+    def refuse(error: OSError) -> None:
+        raise type(error)(
+            f"{os.fsdecode(error.filename)}: the folder cannot be listed ({error.strerror}); check its owner and mode, "
+            "or name the other folders"
+        ) from error
+
+    for where, folders, files in os.walk(folder, onerror=refuse):
+        yield from (Path(where, name) for name in files)
+        if not recursive:
+            folders.clear()
 
 
 def _require_file(path: Path) -> None:

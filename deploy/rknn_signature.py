@@ -11,6 +11,7 @@ from .backends.vendor_output import vendor_lines_on_stderr
 from .manifest import TensorScale
 from .model_signature import Output, Precision, Signature
 
+_HEADER_BYTES, _KNOWN_FORMAT = 64, 6
 _TYPES: dict[int, Precision] = {abi.INT8: "int8", abi.FLOAT16: "fp16", abi.FLOAT32: "fp32"}
 
 
@@ -55,6 +56,24 @@ def rknn_signature(path: Path, library: Path | None = None) -> Signature:
         precision,
         "as the runtime tells",
     )
+
+
+def check_whole(path: Path) -> None:
+    """Raise ValueError where a file is no `.rknn`, or was cut off; OSError where it cannot be read.
+
+    Seen in files of rknn-toolkit2 2.x (format 6): "RKNN", at byte 8 the format, at 16 the length of what follows the 64
+    bytes of the header, both 64 bits; the description that follows that has no length. Of other formats only the
+    beginning is checked.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEADER_BYTES)
+    if not head.startswith(b"RKNN"):
+        raise ValueError(f'{path}: must begin with "RKNN", got {head[:4]!r}; convert or copy the model again')
+    form, length = (int.from_bytes(head[at : at + 8], "little") for at in (8, 16))
+    size = path.stat().st_size
+    if len(head) < _HEADER_BYTES or (form == _KNOWN_FORMAT and size < _HEADER_BYTES + length):
+        told = f"{_HEADER_BYTES + length:,} bytes or more" if len(head) == _HEADER_BYTES else "a header of 64 bytes"
+        raise ValueError(f"{path}: was cut off, its header tells of {told}, got {size:,}; copy it again")
 
 
 def _output(attr: abi.TensorAttr, precision: Precision) -> Output:

@@ -143,9 +143,9 @@ class Tally:
         images, whole = len(names["image"]), [name for name in names["scene"] if name not in self._torn]
         parts = []
         if images:
-            parts.append(_share(images, self._done["image"] + images, "image"))
+            parts.append(_share(images, self._done["image"] + images, "image", before))
         if whole:
-            parts.append(_share(len(whole), self._done["scene"] + len(whole), "scene"))
+            parts.append(_share(len(whole), self._done["scene"] + len(whole), "scene", before))
         if self._torn:
             tiles = sum(self._failed[name] for name in names["scene"] if name in self._torn)
             parts.append(f"{_count(tiles, 'tile')} of {_count(len(self._torn), 'scene')}")
@@ -181,8 +181,10 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what if number == 1 else plural}"
 
 
-def _share(some: int, total: int, what: str) -> str:
-    """Return "3 of 12 images", "all 12 images", or "the image"."""
+def _share(some: int, total: int, what: str, before: int) -> str:
+    """Return "3 of 12 images", "all 12 images", or "the image"; before: records kept, so that all are not all."""
+    if before and some == total > 1:
+        return _count(some, what)
     if some < total:
         return f"{some} of {_count(total, what)}"
     return f"the {what}" if total == 1 else f"all {_count(total, what)}"

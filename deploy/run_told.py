@@ -15,6 +15,7 @@ from .progress import Steps
 from .run_tally import SHRUNK, Kind, Tally
 from .sinks import SinkSet
 from .sources import ReadError, Source, SourceEvent
+from .told_errors import told_in_one_line
 from .work import Unit, Watch
 
 # Failures of one scene or video that are told one by one; the rest is counted.
@@ -143,6 +144,8 @@ class Told:
             dropped = sum(scheduler.dropped for scheduler in self._schedulers)
             late = f"; {dropped} frames dropped for newer ones" if dropped else ""
             self._say(f"{self.tally.summary(seconds)}{late}")
+            if lost := self._lost():
+                self.warn(lost)
             if clocks := self.tally.clocks():
                 self._say(clocks)
         elif sinks.resumed and not self.tally.any_failed and not sinks.unfinished:
@@ -158,6 +161,14 @@ class Told:
         written = [str(path) for path in sinks.paths if path.exists()]
         for line in (*sinks.notes(), f"wrote {', '.join(written)}" if written else "nothing was written"):
             self._say(line)
+
+    def _lost(self) -> str:
+        """Return how many contexts did not stay, in one line; empty where all did: a board that ails should be seen."""
+        replaced = sum(scheduler.replaced for scheduler in self._schedulers)
+        reopened = sum(scheduler.reopened for scheduler in self._schedulers)
+        parts = [f"hung and replaced {_times(replaced)}"] if replaced else []
+        parts += [f"lost and opened again {_times(reopened)}"] if reopened else []
+        return f"contexts of the runtime: {', '.join(parts)}; rsedge doctor looks for the cause" if parts else ""
 
     def warn(self, text: str) -> None:
         """Print a line that deserves a look."""
@@ -209,7 +220,14 @@ class Told:
         self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
 def _line_of(failure: ReadError) -> str:
     """Return what a failure says, with the name of its source."""
-    told = " ".join(str(failure.error).split()) or type(failure.error).__name__
+    error = failure.error
+    # The system's own errors are told without their number.
+    text = told_in_one_line(error) if isinstance(error, OSError) and error.strerror else None
+    told = text or " ".join(str(error).split()) or type(error).__name__
     return told if failure.name in told else f"{failure.name}: {told}"

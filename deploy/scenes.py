@@ -279,6 +279,10 @@ def _open_file(path: Path, threads: int | None) -> Any:
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning
 
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{path}: GDAL takes names in UTF-8 only, this one is not; rename the file") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:

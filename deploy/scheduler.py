@@ -187,7 +187,6 @@ class Scheduler:
 
     def finish_raw(self) -> None:
         """Finish what is waiting for it, in batches, until nothing is."""
-        assert self._finish is not None
         while True:
             with self._lock:
                 if not self._raw:
@@ -199,13 +198,13 @@ class Scheduler:
             values: Sequence[Any] = [None] * len(batch)
             errors: list[Exception | None] = [None] * len(batch)
             try:
-                values = self._finish([value for _, value in batch])
+                values = self._finished([value for _, value in batch])
             except Exception:
                 # One of them is at fault; alone, each answers for itself.
-                values = list(values)
+                values = [None] * len(batch)
                 for i, (_, value) in enumerate(batch):
                     try:
-                        values[i] = self._finish([value])[0]
+                        values[i] = self._finished([value])[0]
                     except Exception as error:
                         errors[i] = error
             with self._lock:
@@ -222,6 +221,13 @@ class Scheduler:
             if not job.done:
                 self._complete(job, None, error)
         self._wake_all()
+
+    def _finished(self, values: list[Any]) -> Sequence[Any]:
+        assert self._finish is not None
+        finished = self._finish(values)
+        if len(finished) != len(values):  # or one of them would never leave
+            raise ValueError(f"finish must return as many values as it takes, {len(values)}, got {len(finished)}")
+        return finished
 
     # Under the lock.
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from .frames import Record
 from .growing_file import GrowingDocument
+from .sink_geojson import readable
 
 
 class CocoSink:
@@ -72,7 +73,7 @@ class CocoSink:
 def _item(record: Record, number: int, before: int) -> tuple[str, list[str]]:
     """Return the image of a record and its annotations. number: its id. before: annotations that came before."""
     h, w = record.size_hw
-    image: dict[str, Any] = {"id": number, "file_name": record.name, "width": int(w), "height": int(h)}
+    image: dict[str, Any] = {"id": number, "file_name": readable(record.name), "width": int(w), "height": int(h)}
     if record.frame_number is not None:
         image["frame_number"] = record.frame_number
     if record.timestamp_s is not None:

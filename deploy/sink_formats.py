@@ -29,8 +29,8 @@ def check_formats(formats: Sequence[str]) -> list[str]:
         if name not in FORMATS:
             near = difflib.get_close_matches(name.lower(), [*FORMATS, "geopackage", "json"], n=1, cutoff=0.5)
             meant = {"geopackage": "gpkg", "json": "coco"}.get(near[0], near[0]) if near else None
-            hint = f"did you mean {meant}?" if meant else f"use {', '.join(FORMATS)}"
-            raise ValueError(f"format {name!r} is not known; {hint}")
+            hint = f"did you mean {meant}? Known: " if meant else "use "
+            raise ValueError(f"format {name!r} is not known; {hint}{', '.join(FORMATS)}")
     return formats
 
 

@@ -178,7 +178,9 @@ class GeoPackageSink:
             GeometryError,
             sqlite3.Error,
         ) as error:
-            raise OSError(None, " ".join(str(error).split())) from error
+            # SQLite tells what it misses, not why: "no such table" is what a full disk leaves.
+            why = " ".join(str(error).split())
+            raise OSError(None, f"{why}; if the disk is full, free some space and run again") from error
         if written != rows + total:
             raise OSError(None, f"{written} of {rows + total} rows reached the file")
         return rows + total

@@ -324,9 +324,12 @@ class SinkSet:
 
     def _kept(self) -> str:
         total = self.count + self._resumed
-        if not self._journal.is_open or not total:
+        tiles = sum(len(part) for part in self._parts.values())
+        if not self._journal.is_open or not (total or tiles):
             return ""
-        return f"; the {total} finished before are kept in {self._journal.path}, --resume goes on after them"
+        counts = [str(total)] * bool(total) + [f"{tiles} tile{'s' * (tiles > 1)}"] * bool(tiles)
+        kept = f"the {' and '.join(counts)} finished before are kept in {self._journal.path}"
+        return f"; {kept}, --resume goes on after them"
 
     def _release(self) -> None:
         """Close everything without another attempt to write."""

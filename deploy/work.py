@@ -108,7 +108,8 @@ def units_of(sources: Sequence[str | Path], settings: Settings, images_each: int
                 units.append(Unit(named.get(kind, "live"), (str(what),)))
         else:
             paths = [path for path in list_images(what, recursive=settings.recursive) if is_new(path)]
-            scenes = [p for p in paths if classify(p, scene=settings.scene) == "scene"]
+            # A link that leads nowhere is told in its place, like an image that is damaged.
+            scenes = [p for p in paths if p.exists() and classify(p, scene=settings.scene) == "scene"]
             images = [str(p) for p in paths if p not in set(scenes)]
             size = images_each or max(1, len(images))
             units += [Unit("images", tuple(images[i : i + size])) for i in range(0, len(images), size)]
@@ -243,7 +244,7 @@ def _scene_pieces(
     tile_hw = (settings.tile_px, settings.tile_px) if settings.tile_px else (height, width)
     try:
         scene = open_scene(path, **reading_of(detector.manifest, settings))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         yield ReadError(0, path, error)
         return
     with scene:

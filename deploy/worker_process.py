@@ -79,7 +79,7 @@ class ProcessContext:
     def run(self, item: Any, decode: Decoder) -> Any:
         """Return the Result of a frame; what is no frame brings its own error along. The child is sent a new decoder.
 
-        Raises ContextLostError where the child died, TimeoutError where it did not answer in time (it is ended then).
+        Raises ContextLostError where the child died, or did not answer in time (it is ended then).
         """
         if not isinstance(item, Frame):
             raise item.error

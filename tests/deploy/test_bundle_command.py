@@ -286,3 +286,19 @@ def test_suppression_inside_is_refused_by_the_command(names, tmp_path):
     model = shaped(tmp_path / "m.onnx", [(1, 300, 6)], [(1, 3, 512, 512)])
     with pytest.raises(ValueError, match="left after suppression inside the model"):
         run(model, names, tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda data: data[:5000], r"was cut off, its header tells of [\d,]+ bytes or more, got 5,000; copy it again"),
+        (lambda data: data[:20], "was cut off, its header tells of a header of 64 bytes, got 20"),
+        (lambda data: b"PK" + data, "must begin with \"RKNN\", got b'PKRK'"),
+    ],
+)
+def test_an_rknn_file_that_is_none_or_not_whole_is_refused(tmp_path, names, change, told):
+    model = tmp_path / "model.rknn"
+    model.write_bytes(change((ZOO / "model.rknn").read_bytes()))
+    with pytest.raises(ValueError, match=told):
+        run(model, names, tmp_path / "bundle", **RKNN)
+    assert not (tmp_path / "bundle" / "manifest.json").exists()

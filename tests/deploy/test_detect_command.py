@@ -75,6 +75,22 @@ def test_sources_become_units(pictures, tmp_path):
     assert len(units_of([str(pictures)], Settings(), images_each=2)) == 4
 
 
+def test_what_is_gone_costs_only_itself(tmp_path, capsys):
+    """A link that leads nowhere among images that are cut into tiles, and a scene that went after it was listed."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write(folder / "a.png", draw_scene(0, (256, 256)).image)
+    (folder / "b.png").symlink_to(folder / "nowhere.png")
+    with pytest.raises(ValueError, match=r"^the image could not be read, all others are written; see above"):
+        run(PROCEDURAL, [str(folder)], tmp_path / "out", ["csv"], settings=Settings(scene=True))
+    assert "b.png: no such image file" in capsys.readouterr().err
+    with open_detector(PROCEDURAL, "onnx") as detector:
+        gone = Unit("scene", (str(folder / "gone.tif"),))
+        (made,) = records_of(detector, gone, Settings(), Finished())
+    assert isinstance(made, ReadError)
+    assert "no such scene" in str(made.error)
+
+
 def test_everything_at_once(pictures, tmp_path, capsys):
     """Each image has the boxes that the detector finds in it alone; the damaged one is told, and fails the command."""
     with pytest.raises(ValueError, match=r"^1 of 5 images could not be read, all others are written; see above"):

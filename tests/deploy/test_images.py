@@ -2,7 +2,11 @@
 
 import io
 import struct
+import subprocess
+import sys
+import tempfile
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -221,3 +225,46 @@ def test_lists_images_sorted(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no image"):
         list_images(tmp_path / "empty")
+
+
+def test_a_link_that_leads_nowhere_is_listed_and_told_when_it_is_read(tmp_path):
+    saved(tmp_path / "a.png", picture())
+    (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "folder.png").mkdir()
+    assert [p.name for p in list_images(tmp_path)] == ["a.png", "b.png"]
+    with pytest.raises(FileNotFoundError, match=r"b\.png: no such image file"):
+        read_image(tmp_path / "b.png")
+
+
+LOCKED = """
+import os, sys
+from deploy.images import list_images, read_image
+if os.getuid() == 0:
+    os.setuid(65534)
+os.chdir(sys.argv[1])
+for ask in (lambda: list_images(".", recursive=True), lambda: list_images("sub"), lambda: read_image("a.png")):
+    try:
+        print(ask())
+    except PermissionError as error:
+        print(error)
+print([p.name for p in list_images(".")])
+"""
+
+
+def test_what_may_not_be_read_is_told_not_passed_over():
+    # Not below pytest's folder, which is closed to others than its owner.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        saved(folder / "a.png", picture()).chmod(0)
+        (folder / "sub").mkdir(mode=0)
+        root = Path(__file__).resolve().parents[2]
+        command = [sys.executable, "-c", LOCKED, name]
+        run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stderr
+    folder_told = "sub: the folder cannot be listed (Permission denied); check its owner and mode, or name the other"
+    whole, sub, image, flat = run.stdout.splitlines()
+    assert whole.startswith(f"./{folder_told}")
+    assert sub.startswith(folder_told)
+    assert image == "a.png: cannot be read (Permission denied); check its owner and mode"
+    assert flat == "['a.png']", "a subfolder that nobody asked for is none of its business"

@@ -124,3 +124,4 @@ def test_what_failed_is_counted_by_what_it_is():
     assert verdict([], ["a", "b"]) == f"all 2 images {nothing}"
     assert verdict([], ["s", "s"], scenes="s") == f"the scene {nothing}"
     assert verdict([], ["a"], before=3) == f"the image {rest}", "an earlier run has written"
+    assert verdict([], ["a", "b"], before=3) == f"2 images {rest}", "they are not all"

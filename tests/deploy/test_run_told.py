@@ -96,12 +96,32 @@ def test_a_streams_secret_stays_one_and_its_frames_are_frames(capsys):
     name = "rtsp://***@camera/1"
     told.watch.opened(cast(Any, SimpleNamespace(kind="stream", name=name, count=None)))
     told.found(record(name, frame_number=0))
-    told.watch.scheduler(cast(Any, SimpleNamespace(dropped=3)))
+    told.watch.scheduler(cast(Any, SimpleNamespace(dropped=3, replaced=0, reopened=0)))
     told.end(sinks())
     out, err = capsys.readouterr()
     assert "secret" not in out + err
     assert out.startswith("1 frame in ")
     assert "3 frames dropped for newer ones" in out
+    assert "contexts" not in out, "all stayed"
+
+
+def test_contexts_that_did_not_stay_are_told(capsys):
+    told = told_of(IMAGES)
+    told.begin(IMAGES)
+    told.found(record("a.png"))
+    for counts in ({"replaced": 2, "reopened": 0}, {"replaced": 1, "reopened": 1}):
+        told.watch.scheduler(cast(Any, SimpleNamespace(dropped=0, **counts)))
+    told.end(sinks())
+    expected = "contexts of the runtime: hung and replaced 3 times, lost and opened again once; rsedge doctor looks for"
+    assert expected in capsys.readouterr().out
+
+
+def test_what_the_system_refuses_is_told_without_its_number(capsys):
+    told = told_of(IMAGES)
+    told.begin(IMAGES)
+    told.failed(ReadError(0, "a.png", PermissionError(13, "Permission denied", "a.png")))
+    err = capsys.readouterr().err
+    assert err.startswith("passed over: a.png: Permission denied; check its owner and mode")
 
 
 def test_a_scene_tells_its_tiles_and_clocks(capsys):

@@ -410,6 +410,10 @@ def test_what_is_no_scene_is_told(tmp_path, capfd):
         open_scene(tmp_path / "none.tif")
     with pytest.raises(ValueError, match="is a folder"):
         open_scene(tmp_path)
+    odd = tmp_path / os.fsdecode(b"\xff.tif")
+    odd.write_text("in Latin-1, say")
+    with pytest.raises(ValueError, match="GDAL takes names in UTF-8 only, this one is not; rename the file"):
+        open_scene(odd)
     text = tmp_path / "text.tif"
     text.write_text("no pixels here")
     with pytest.raises(ValueError, match=r"text\.tif: GDAL cannot open it"):

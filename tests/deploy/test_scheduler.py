@@ -367,6 +367,17 @@ def test_a_batch_is_what_is_there_and_nobody_waits_for_more():
     assert max(sizes) == 4
 
 
+@pytest.mark.parametrize("wrong", [lambda values: values[1:], lambda values: [*values, 0], lambda values: []])
+def test_a_finish_that_returns_another_number_is_told_and_nothing_hangs(wrong):
+    with scheduling(contexts(lambda item: item), (0, 1), finish=lambda v: wrong(v) if 3 in v else v) as scheduler:
+        feeder = feed(scheduler, range(8))
+        outcomes = list(scheduler.results())
+        feeder.join(5)
+    assert [o.ticket for o in outcomes] == list(range(8))
+    assert [o.item for o in outcomes if o.error is not None] == [3]
+    assert "finish must return as many values as it takes, 1, got" in str(outcomes[3].error)
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -265,7 +265,7 @@ def test_a_run_that_fails_before_its_first_record_leaves_the_earlier_result(tmp_
         (["csv", "geojosn"], "format 'geojosn' is not known; did you mean geojson?"),
         (["GPKG"], "did you mean gpkg?"),
         (["geopackage"], "did you mean gpkg?"),
-        (["json"], "did you mean coco?"),
+        (["json"], "did you mean coco? Known: coco, csv, geojson, gpkg, overlay, video"),
         (["xyzzy"], "use coco, csv, geojson, gpkg, overlay, video"),
         ([], "formats must name at least one of coco, csv"),
     ],

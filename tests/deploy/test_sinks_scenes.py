@@ -168,3 +168,14 @@ def test_killed_at_any_moment_the_files_are_whole(tmp_path):
         assert max(counts(out).values()) <= 40 * per_scene
         seen.add(len(ids))
     assert len(seen) > 1
+
+
+def test_a_failed_write_tells_how_many_tiles_are_kept(tmp_path):
+    sinks = open_sinks(tmp_path, ["coco"], NAMES, info={}, interval_s=60)
+    sinks.begin_scene(SceneBegun("s.tif", HW, "plan", WHERE))
+    for number in range(3):
+        sinks.add_tile(tile(number, "s.tif"))
+    (tmp_path / "detections.json").unlink()
+    (tmp_path / "detections.json").mkdir()
+    with pytest.raises(OSError, match=r"the 3 tiles finished before are kept in .*records\.jsonl, --resume goes on"):
+        sinks.close()
