@@ -6,9 +6,10 @@ multiplication 1.1 pJ, a 32-bit float addition 0.9 pJ; 64 bits from DRAM 1.3 to 
 an RK3588 is made in 8 nm and reads LPDDR4X. So the upper end takes them as printed (for DRAM the lower figure). The
 lower end divides arithmetic by 10: the energy polynomials of Stillmaker and Baas, "Scaling equations for the accurate
 prediction of CMOS device performance from 180 nm to 7 nm", Integration 58, 2017, give 8.6 from 45 nm at 0.9 V to 10 nm
-at 0.8 V and 10.7 to 7 nm at 0.8 V; the voltage is an assumption. For the memory it takes 4 pJ a bit: an assumption too,
-on the low side of what is told of LPDDR4, for which no source could be checked. The estimate is the geometric mean of
-both ends.
+at 0.8 V and 10.7 to 7 nm at 0.8 V; the voltage is an assumption. For the memory it takes 4 pJ a bit, just above the 3.7
+of an LPDDR3 chip (ISSCC 2012, IEEE document 6176871); simulated LPDDR4 has 13 to 14 (Ha, Stanford thesis, 2018), well
+inside the interval. Both are taken from the collection github.com/Dongyunkam/DRAM_info, not from the works themselves.
+The estimate is the geometric mean of both ends.
 
 What it leaves out: leakage, clock and on-chip memory of the NPU, the CPU, whatever else the board does. It compares
 networks; joules for a power supply must be measured.
@@ -54,7 +55,7 @@ class Energy:
                 "multiply_add_pj": MULTIPLY_ADD_PJ,
                 "multiply_add_scaled_by": SCALED_BY,
                 "dram_byte_pj": list(BYTE_PJ),
-                "source": "Horowitz, ISSCC 2014; Stillmaker and Baas, Integration 58, 2017; 4 pJ a bit assumed",
+                "source": "Horowitz, ISSCC 2014; Stillmaker and Baas, Integration 58, 2017; LPDDR3 at ISSCC 2012",
             },
         }
 
