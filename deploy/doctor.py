@@ -10,6 +10,7 @@ from . import doctor_npu as npu
 from . import doctor_system as system
 from .doctor_machine import Finding, Machine
 from .doctor_transfers import check_transfers
+from .phrases import phrase
 
 # Topic -> its checks, in the order they are told. Each finding's check stands here exactly once.
 TOPICS: dict[str, tuple[str, ...]] = {
@@ -58,7 +59,7 @@ def examine(machine: Machine, bundle: Path | None = None) -> list[Finding]:
             npu.check_wheel(machine),
         ]
     else:
-        findings.append(Finding("NPU", "ok", "none here: driver, runtime library and wheel are not looked for"))
+        findings.append(Finding("NPU", "ok", phrase("none here: driver, runtime library and wheel are not looked for")))
     findings += [
         system.check_onnx_runtime(machine),
         npu.check_model(machine, bundle) if bundle else None,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .doctor_machine import Finding, Machine, Version, dotted, version_in
 from .manifest import Manifest, load_manifest
+from .phrases import listed, phrase, together
 from .told_errors import told_in_one_line
 
 # Below it `librknnrt.so` 1.5.2 to 2.3.0 logs "recommend to upgrade the driver to the new version: >= 0.8.8".
@@ -27,11 +28,11 @@ _ELF_AARCH64 = 183  # e_machine of System V ABI for the Arm 64-bit Architecture
 _BUSY_PERCENT = 50
 _WHEEL = "rknn-toolkit-lite2"
 
-_VENDOR_KERNEL_CURE = (
+_VENDOR_KERNEL_CURE = phrase(
     "boot the board maker's image or Armbian's vendor kernel (5.10 or 6.1, with rknpu), "
     "or go without the NPU: rsedge detect --backend onnx"
 )
-_CONTAINER_CURE = (
+_CONTAINER_CURE = phrase(
     "start the container with --device /dev/dri --device /dev/dma_heap --device /dev/mpp_service --device /dev/rga "
     "--security-opt systempaths=unconfined"
 )
@@ -48,45 +49,55 @@ class Runtime:
 
 def check_chip(machine: Machine) -> Finding:
     """Say which chip this is; a machine that only trains and converts is no fault."""
-    model = (machine.read("/proc/device-tree/model") or "board without a name").split("\n")[0]
+    name = (machine.read("/proc/device-tree/model") or "").split("\n")[0]
+    model = name or phrase("board without a name")
     chip = next((name.split(",")[1].upper() for name in machine.compatible if re.match(r"rockchip,rk\d", name)), None)
     if machine.is_rk3588:
         names = [name for name in machine.compatible if re.fullmatch(r"rockchip,rk3588s?", name)]
-        return Finding("chip", "ok", f"{names[0].split(',')[1].upper()}: {model}")
+        return Finding("chip", "ok", phrase("{chip}: {model}", chip=names[0].split(",")[1].upper(), model=model))
     if machine.compatible:
-        told = f"no RK3588 but {chip or machine.compatible[-1]}: {model}"
-        return Finding("chip", "warning", told, "models are compiled for the RK3588; here use --backend onnx")
+        told = phrase("no RK3588 but {chip}: {model}", chip=chip or machine.compatible[-1], model=model)
+        return Finding("chip", "warning", told, phrase("models are compiled for the RK3588; here use --backend onnx"))
     if machine.is_board:
-        told = f"a container that hides the device tree, on kernel {machine.kernel}"
+        told = phrase("a container that hides the device tree, on kernel {kernel}", kernel=machine.kernel)
         return Finding("chip", "error", told, _CONTAINER_CURE)
     if machine.architecture == "aarch64" and machine.has_rockchip_kernel:
-        told = f"kernel {machine.kernel} but no device tree"
-        return Finding("chip", "warning", told, "mount /proc and /sys, then run rsedge doctor again")
-    told = f"a host ({machine.architecture}), no RK3588: fine for training, converting and the ONNX backend"
+        told = phrase("kernel {kernel} but no device tree", kernel=machine.kernel)
+        return Finding("chip", "warning", told, phrase("mount /proc and /sys, then run rsedge doctor again"))
+    told = phrase(
+        "a host ({architecture}), no RK3588: fine for training, converting and the ONNX backend",
+        architecture=machine.architecture,
+    )
     return Finding("chip", "ok", told)
 
 
 def check_kernel(machine: Machine) -> Finding:
     """Say which kernel runs; whether it serves the NPU is the driver's check."""
-    inside = ", in a container" if machine.in_container else ""
-    return Finding("kernel", "ok", f"Linux {machine.kernel} on {machine.architecture}{inside}")
+    told = phrase("Linux {kernel} on {architecture}", kernel=machine.kernel, architecture=machine.architecture)
+    if machine.in_container:
+        told = phrase("{told}, in a container", told=told)
+    return Finding("kernel", "ok", told)
 
 
 def check_driver(machine: Machine) -> Finding:
     """Tell the vendor's `rknpu` driver from mainline's `rocket`, which the vendor's runtime does not know."""
     if _has_rknpu(machine):
-        return Finding("NPU driver", "ok", "rknpu, the vendor's")
+        return Finding("NPU driver", "ok", phrase("rknpu, the vendor's"))
     uevents = [machine.read(path) or "" for path in machine.glob("/sys/class/accel/accel*/device/uevent")]
     if machine.exists("/sys/module/rocket") or any("DRIVER=rocket" in text for text in uevents):
-        told = "rocket, mainline's: the vendor's runtime does not speak to it"
+        told = phrase("rocket, mainline's: the vendor's runtime does not speak to it")
         return Finding("NPU driver", "error", told, _VENDOR_KERNEL_CURE)
     status = machine.read("/proc/device-tree/npu@fdab0000/status")
     if status == "disabled":
-        cure = "enable the NPU in the board's configuration (armbian-config, rsetup, orangepi-config) and reboot"
-        return Finding("NPU driver", "error", "none: the device tree has the NPU switched off", cure)
+        told = phrase("none: the device tree has the NPU switched off")
+        cure = phrase(
+            "enable the NPU in the board's configuration (armbian-config, rsetup, orangepi-config) and reboot"
+        )
+        return Finding("NPU driver", "error", told, cure)
     if machine.in_container:
-        return Finding("NPU driver", "error", "not to be seen from this container", _CONTAINER_CURE)
-    return Finding("NPU driver", "error", f"none in kernel {machine.kernel}", _VENDOR_KERNEL_CURE)
+        return Finding("NPU driver", "error", phrase("not to be seen from this container"), _CONTAINER_CURE)
+    told = phrase("none in kernel {kernel}", kernel=machine.kernel)
+    return Finding("NPU driver", "error", told, _VENDOR_KERNEL_CURE)
 
 
 def driver_version(machine: Machine) -> Version | None:
@@ -106,11 +117,15 @@ def check_driver_version(machine: Machine) -> Finding | None:
         return None
     version = driver_version(machine)
     if version is None:
-        cure = "run as root, debugfs is closed to others: sudo cat /sys/kernel/debug/rknpu/version"
-        return Finding("driver version", "warning", "cannot be read by this user", cure)
+        cure = phrase("run as root, debugfs is closed to others: sudo cat /sys/kernel/debug/rknpu/version")
+        return Finding("driver version", "warning", phrase("cannot be read by this user"), cure)
     if version < OLDEST_DRIVER:
-        told = f"{dotted(version)}, the runtime asks for {dotted(OLDEST_DRIVER)} or newer"
-        cure = "update the kernel that holds it: a newer image of the board's maker, or Armbian's vendor kernel (0.9.x)"
+        told = phrase(
+            "{version}, the runtime asks for {oldest} or newer", version=dotted(version), oldest=dotted(OLDEST_DRIVER)
+        )
+        cure = phrase(
+            "update the kernel that holds it: a newer image of the board's maker, or Armbian's vendor kernel (0.9.x)"
+        )
         return Finding("driver version", "warning", told, cure)
     return Finding("driver version", "ok", dotted(version))
 
@@ -133,28 +148,34 @@ def check_device(machine: Machine) -> Finding | None:
     nodes = npu_nodes(machine)
     if not nodes:
         if machine.in_container:
-            return Finding("NPU device", "error", "none in this container's /dev", _CONTAINER_CURE)
+            return Finding("NPU device", "error", phrase("none in this container's /dev"), _CONTAINER_CURE)
         drm = re.search(r"^\s*\d+ drm$", machine.read("/proc/devices") or "", re.MULTILINE)
-        told = f"none in /dev, though the kernel has {'DRM devices' if drm else 'the driver'}"
-        return Finding("NPU device", "error", told, "see why it did not start: sudo dmesg | grep -i rknpu")
+        told = (
+            phrase("none in /dev, though the kernel has DRM devices")
+            if drm
+            else phrase("none in /dev, though the kernel has the driver")
+        )
+        return Finding("NPU device", "error", told, phrase("see why it did not start: sudo dmesg | grep -i rknpu"))
     closed = next((node for node in nodes if not machine.may_use(node)), None)
     if closed is None:
-        return Finding("NPU device", "ok", f"{', '.join(map(machine.shown, nodes))}, this user may use it")
-    return Finding(
-        "NPU device", "error", f"{machine.shown(closed)} is closed to this user", access_cure(machine, closed)
-    )
+        told = phrase("{nodes}, this user may use it", nodes=", ".join(map(machine.shown, nodes)))
+        return Finding("NPU device", "ok", told)
+    told = phrase("{node} is closed to this user", node=machine.shown(closed))
+    return Finding("NPU device", "error", told, access_cure(machine, closed))
 
 
 def access_cure(machine: Machine, node: Path) -> str:
     """Return how a user gets at a device node: the group that owns it, or a rule for udev where root does."""
     group = machine.group_of(node)
     if group:
-        return f"sudo usermod -aG {group} $USER, then log in again"
+        return phrase("sudo usermod -aG {group} $USER, then log in again", group=group)
     kind = f'KERNEL=="{node.name}"' if node.parent.name != "dma_heap" else 'SUBSYSTEM=="dma_heap"'
     if node.name.startswith("renderD") or node.name.endswith("-render"):
         kind = 'SUBSYSTEM=="drm", KERNEL=="renderD*"'
     rule = f'{kind}, GROUP="render", MODE="0660"'
-    return f"add {rule} to /etc/udev/rules.d/60-rsedge.rules, then sudo usermod -aG render $USER and reboot"
+    return phrase(
+        "add {rule} to /etc/udev/rules.d/60-rsedge.rules, then sudo usermod -aG render $USER and reboot", rule=rule
+    )
 
 
 def check_load(machine: Machine) -> Finding | None:
@@ -162,9 +183,9 @@ def check_load(machine: Machine) -> Finding | None:
     text = machine.read("/sys/kernel/debug/rknpu/load") or machine.read("/proc/rknpu/load")
     if not text or not (loads := [int(value) for value in re.findall(r"(\d+)\s*%", text)]):
         return None
-    told = ", ".join(f"core {i} {load} %" for i, load in enumerate(loads))
+    told = listed([phrase("core {core} {load} %", core=i, load=load) for i, load in enumerate(loads)])
     if max(loads) > _BUSY_PERCENT:
-        return Finding("NPU load", "warning", told, "another process uses the NPU; stop it before measuring")
+        return Finding("NPU load", "warning", told, phrase("another process uses the NPU; stop it before measuring"))
     return Finding("NPU load", "ok", told)
 
 
@@ -193,23 +214,34 @@ def _read_library(path: Path) -> tuple[bool, Version | None]:
 def check_runtime(machine: Machine) -> Finding:
     """Look for the vendor's library: there, for this processor, one copy, where the wheel looks for it."""
     copies = runtimes(machine)
-    get = f"rknpu2/runtime/Linux/librknn_api/aarch64/{LIBRARY} of the vendor's repository airockchip/rknn-toolkit2"
+    file = phrase(
+        "rknpu2/runtime/Linux/librknn_api/aarch64/{library} of the vendor's repository airockchip/rknn-toolkit2",
+        library=LIBRARY,
+    )
     if not copies:
-        return Finding("runtime library", "error", f"no {LIBRARY}", f"copy {get} to /usr/lib, then sudo ldconfig")
+        cure = phrase("copy {file} to /usr/lib, then sudo ldconfig", file=file)
+        return Finding("runtime library", "error", phrase("no {library}", library=LIBRARY), cure)
     first = copies[0]
     if not first.for_aarch64:
-        told = f"{first.path} is no library for aarch64"
-        return Finding("runtime library", "error", told, f"replace it by {get}")
+        told = phrase("{path} is no library for aarch64", path=first.path)
+        return Finding("runtime library", "error", told, phrase("replace it by {file}", file=file))
     if first.version is None:
-        told = f"{first.path} does not tell its version"
-        return Finding("runtime library", "warning", told, f"if models do not load, replace it by {get}")
-    told = f"{LIBRARY} {dotted(first.version)} in {first.path.rpartition('/')[0]}"
+        told = phrase("{path} does not tell its version", path=first.path)
+        cure = phrase("if models do not load, replace it by {file}", file=file)
+        return Finding("runtime library", "warning", told, cure)
+    folder = first.path.rpartition("/")[0]
+    told = phrase("{library} {version} in {folder}", library=LIBRARY, version=dotted(first.version), folder=folder)
     other = next((copy for copy in copies if copy.version != first.version), None)
     if other:
-        told += f", another version in {other.path.rpartition('/')[0]}"
-        return Finding("runtime library", "warning", told, "keep one, in /usr/lib, or which one is loaded is chance")
+        told = phrase("{told}, another version in {folder}", told=told, folder=other.path.rpartition("/")[0])
+        cure = phrase("keep one, in /usr/lib, or which one is loaded is chance")
+        return Finding("runtime library", "warning", told, cure)
     if not machine.exists(f"/usr/lib/{LIBRARY}"):
-        cure = f"the vendor's wheel looks in /usr/lib: sudo ln -s {first.path} /usr/lib/{LIBRARY}"
+        cure = phrase(
+            "the vendor's wheel looks in /usr/lib: sudo ln -s {path} /usr/lib/{library}",
+            path=first.path,
+            library=LIBRARY,
+        )
         return Finding("runtime library", "warning", told, cure)
     return Finding("runtime library", "ok", told)
 
@@ -219,13 +251,14 @@ def check_wheel(machine: Machine) -> Finding:
     text = machine.packages([_WHEEL]).get(_WHEEL)
     wheel, copies = version_in(text), runtimes(machine)
     if text is None or wheel is None:
-        cure = 'pip install ".[board]" in the clone'
-        return Finding("wheel", "warning", f"{_WHEEL} is not installed: no backend through the vendor's Python", cure)
-    told = f"{_WHEEL} {text}"
+        told = phrase("{wheel} is not installed: no backend through the vendor's Python", wheel=_WHEEL)
+        return Finding("wheel", "warning", told, phrase('pip install ".[{extra}]" in the clone', extra="board"))
+    told = phrase("{wheel} {version}", wheel=_WHEEL, version=text)
     library = copies[0].version if copies else None
     if library and library[:2] != wheel[:2]:
-        told += f", but {LIBRARY} is {dotted(library)}"
-        return Finding("wheel", "warning", told, f"bring {LIBRARY} to {dotted(wheel)}")
+        told = phrase("{told}, but {library} is {version}", told=told, library=LIBRARY, version=dotted(library))
+        cure = phrase("bring {library} to {version}", library=LIBRARY, version=dotted(wheel))
+        return Finding("wheel", "warning", told, cure)
     return Finding("wheel", "ok", told)
 
 
@@ -235,35 +268,43 @@ def check_model(machine: Machine, bundle: Path) -> Finding:
         manifest = load_manifest(bundle)
     except (OSError, ValueError) as error:
         told, _, cure = (told_in_one_line(error) or str(error)).partition("; ")
-        return Finding("model", "error", told, cure or "name a bundle: a folder with a manifest.json")
+        return Finding("model", "error", told, cure or phrase("name a bundle: a folder with a manifest.json"))
     return _compare(machine, manifest)
 
 
 def _compare(machine: Machine, manifest: Manifest) -> Finding:
     toolkit, copies = version_in(manifest.toolkit_version), runtimes(machine)
-    held = " and ".join(sorted(role for role in manifest.files if role in ("onnx", "rknn"))) or "no model"
-    told = f"{manifest.name} ({held})"
+    held = together(sorted(role for role in manifest.files if role in ("onnx", "rknn"))) or phrase("no model")
+    told = phrase("{name} ({held})", name=manifest.name, held=held)
     if manifest.files.get("rknn") is None:
         if machine.is_board:
-            return Finding("model", "warning", f"{told}: nothing for the NPU", "export the bundle again with its .rknn")
+            told = phrase("{told}: nothing for the NPU", told=told)
+            return Finding("model", "warning", told, phrase("export the bundle again with its .rknn"))
         return Finding("model", "ok", told)
     if not machine.is_board and "onnx" not in manifest.files:
-        cure = "run it on the board, or export the bundle again with its ONNX file for this machine's CPU"
-        return Finding("model", "error", f"{told}: only an NPU runs it, and there is none here", cure)
+        told = phrase("{told}: only an NPU runs it, and there is none here", told=told)
+        cure = phrase("run it on the board, or export the bundle again with its ONNX file for this machine's CPU")
+        return Finding("model", "error", told, cure)
     if machine.is_board and manifest.target != "rk3588":
-        return Finding("model", "error", f"{told} is compiled for {manifest.target}", "export it for rk3588")
+        told = phrase("{told} is compiled for {target}", told=told, target=manifest.target)
+        return Finding("model", "error", told, phrase("export it for rk3588"))
     if toolkit is None:
-        return Finding("model", "ok", f"{told}, does not say which toolkit made it")
-    told += f", made by toolkit {dotted(toolkit)}"
+        return Finding("model", "ok", phrase("{told}, does not say which toolkit made it", told=told))
+    told = phrase("{told}, made by toolkit {version}", told=told, version=dotted(toolkit))
     runtime = copies[0].version if copies and machine.is_board else None
     if runtime is None:
         return Finding("model", "ok", told)
     # The runtime's own words: "Invalid RKNN model version 6", or a warning and then operators that it does not have.
     if toolkit > runtime:
-        told += f", newer than the runtime's {dotted(runtime)}"
-        cure = f"bring {LIBRARY} to {dotted(toolkit)} or newer, or export with rknn-toolkit2 {dotted(runtime)}"
+        told = phrase("{told}, newer than the runtime's {version}", told=told, version=dotted(runtime))
+        cure = phrase(
+            "bring {library} to {toolkit} or newer, or export with rknn-toolkit2 {runtime}",
+            library=LIBRARY,
+            toolkit=dotted(toolkit),
+            runtime=dotted(runtime),
+        )
         return Finding("model", "error", told, cure)
-    return Finding("model", "ok", f"{told}, runtime {dotted(runtime)}")
+    return Finding("model", "ok", phrase("{told}, runtime {version}", told=told, version=dotted(runtime)))
 
 
 def _has_rknpu(machine: Machine) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .doctor_machine import Finding, Machine
 from .doctor_npu import access_cure
+from .phrases import listed, phrase, together
 
 # ONNX Runtime on a huge scene stays below 600 MB; less than the first leaves the kernel killing processes.
 LEAST_MEMORY_MIB = 300
@@ -33,18 +34,21 @@ def _check_devfreq(machine: Machine, check: str, pattern: str) -> Finding:
     folder = next(iter(machine.glob(pattern)), None)
     governor = machine.read(folder / "governor") if folder else None
     if folder is None or governor is None:
-        return Finding(check, "ok", "this kernel shows no scaling")
+        return Finding(check, "ok", phrase("this kernel shows no scaling"))
     steps = [int(step) for step in (machine.read(folder / "available_frequencies") or "").split() if step.isdigit()]
     now, limit = machine.integer(folder / "cur_freq"), machine.integer(folder / "max_freq")
     top = max([*steps, limit or 0])
-    told = governor if now is None else f"{now / 1e6:.0f} of {top / 1e6:.0f} MHz, {governor}"
+    told = governor
+    if now is not None:
+        told = phrase("{now:.0f} of {top:.0f} MHz, {governor}", now=now / 1e6, top=top / 1e6, governor=governor)
     place = machine.shown(folder)
     if limit and limit < top:
-        told += f", held at {limit / 1e6:.0f} MHz or less"
+        told = phrase("{told}, held at {limit:.0f} MHz or less", told=told, limit=limit / 1e6)
         return Finding(check, "warning", told, f"echo {top} | sudo tee {place}/max_freq")
     if governor in _STEADY_GOVERNORS or (now is not None and now == top):
         return Finding(check, "ok", told)
-    return Finding(check, "warning", told, f"for even times: echo performance | sudo tee {place}/governor")
+    cure = phrase("for even times: echo performance | sudo tee {place}/governor", place=place)
+    return Finding(check, "warning", told, cure)
 
 
 def check_cpu_clock(machine: Machine) -> Finding:
@@ -52,18 +56,23 @@ def check_cpu_clock(machine: Machine) -> Finding:
     clusters: dict[str, list[str]] = {}  # governor -> its clusters
     policies = machine.glob("/sys/devices/system/cpu/cpufreq/policy*")
     for policy in policies:
-        governor = machine.read(policy / "scaling_governor") or "unknown"
+        governor = machine.read(policy / "scaling_governor") or phrase("unknown")
         top = machine.integer(policy / "cpuinfo_max_freq")
         cpus = _short_list(_cpus(machine.read(policy / "related_cpus") or policy.name.removeprefix("policy")))
         clusters.setdefault(governor, []).append(f"{cpus} ({top / 1e6:.1f} GHz)" if top else cpus)
     if not clusters:
-        return Finding("CPU clock", "ok", "this kernel shows no scaling")
+        return Finding("CPU clock", "ok", phrase("this kernel shows no scaling"))
     if not machine.is_board:
-        return Finding("CPU clock", "ok", f"{' and '.join(clusters)} on {len(policies)} clusters or cores")
-    told = ", ".join(f"{governor} on CPU {', '.join(cpus)}" for governor, cpus in clusters.items())
+        told: str = phrase(
+            "{governors} on {count} clusters or cores", governors=together(list(clusters)), count=len(policies)
+        )
+        return Finding("CPU clock", "ok", told)
+    told = listed([phrase("{governor} on CPU {cpus}", governor=g, cpus=", ".join(c)) for g, c in clusters.items()])
     if set(clusters) <= set(_STEADY_GOVERNORS):
         return Finding("CPU clock", "ok", told)
-    cure = "for even times: echo performance | sudo tee /sys/devices/system/cpu/cpufreq/policy*/scaling_governor"
+    cure = phrase(
+        "for even times: echo performance | sudo tee /sys/devices/system/cpu/cpufreq/policy*/scaling_governor"
+    )
     return Finding("CPU clock", "warning", told, cure)
 
 
@@ -75,17 +84,23 @@ def check_temperature(machine: Machine) -> Finding:
         if milli is not None and milli > 0:  # a sensor without power answers 0 or below
             zones.append((milli / 1000, machine.read(zone / "type") or zone.name, zone))
     if not zones:
-        return Finding("temperature", "ok", "no sensors shown")
+        return Finding("temperature", "ok", phrase("no sensors shown"))
     # What counts is the distance to the zone's own limit: a battery and a CPU do not share one.
     celsius, name, throttle, critical = max(
         ((c, n, *_trips(machine, z)) for c, n, z in zones), key=lambda zone: zone[0] - zone[2]
     )
-    told = f"{celsius:.0f} °C at {name.removesuffix('-thermal')}, slows down at {throttle:.0f} °C"
+    told = phrase(
+        "{celsius:.0f} °C at {sensor}, slows down at {throttle:.0f} °C",
+        celsius=celsius,
+        sensor=name.removesuffix("-thermal"),
+        throttle=throttle,
+    )
     if celsius >= critical - 10:
-        cure = f"switch off and cool: at {critical:.0f} °C it stops by itself"
+        cure = phrase("switch off and cool: at {critical:.0f} °C it stops by itself", critical=critical)
         return Finding("temperature", "error", told, cure)
     if celsius >= throttle - 5:
-        return Finding("temperature", "warning", told, "add a heat sink or a fan; throughput falls from here on")
+        cure = phrase("add a heat sink or a fan; throughput falls from here on")
+        return Finding("temperature", "warning", told, cure)
     return Finding("temperature", "ok", told)
 
 
@@ -106,13 +121,14 @@ def check_memory(machine: Machine) -> Finding:
     """Say how much memory a new process may still have."""
     numbers = dict(re.findall(r"^(\w+):\s+(\d+) kB$", machine.read("/proc/meminfo") or "", re.MULTILINE))
     if "MemAvailable" not in numbers:
-        return Finding("memory", "warning", "/proc/meminfo does not tell", "mount /proc")
+        return Finding("memory", "warning", phrase("/proc/meminfo does not tell"), phrase("mount /proc"))
     free, total = int(numbers["MemAvailable"]) // 1024, int(numbers.get("MemTotal", 0)) // 1024
-    told = f"{free} of {total} MiB available"
+    told = phrase("{free} of {total} MiB available", free=free, total=total)
     if free < LEAST_MEMORY_MIB:
-        return Finding("memory", "error", told, "stop what is not needed (the desktop first), or add swap")
+        return Finding("memory", "error", told, phrase("stop what is not needed (the desktop first), or add swap"))
     if free < GOOD_MEMORY_MIB:
-        return Finding("memory", "warning", told, "stop what is not needed before huge scenes or several models")
+        cure = phrase("stop what is not needed before huge scenes or several models")
+        return Finding("memory", "warning", told, cure)
     return Finding("memory", "ok", told)
 
 
@@ -125,16 +141,23 @@ def check_threads(machine: Machine) -> Finding:
     if online:
         allowed = [cpu for cpu in allowed if cpu in online]
     if not allowed:
-        return Finding("threads", "ok", "the kernel does not tell which CPUs may be used")
+        return Finding("threads", "ok", phrase("the kernel does not tell which CPUs may be used"))
     big = _big_cores(machine, online or allowed)
-    told = f"{len(allowed)} CPUs ({_short_list(allowed)})" + (f", the big ones are {_short_list(big)}" if big else "")
+    told: str = phrase("{count} CPUs ({cpus})", count=len(allowed), cpus=_short_list(allowed))
+    if big:
+        told = phrase("{told}, the big ones are {cpus}", told=told, cpus=_short_list(big))
     wanted = machine.environ.get("OMP_NUM_THREADS", "")
-    told += f", OMP_NUM_THREADS={wanted}" if wanted else ""
+    if wanted:
+        told = listed([told, f"OMP_NUM_THREADS={wanted}"])
     if big and not set(big) <= set(allowed):
-        cure = f"start it with taskset -c {_short_list(online)}, or give the container or service all CPUs"
-        return Finding("threads", "warning", f"{told}: not all of them may be used", cure)
+        told = phrase("{told}: not all of them may be used", told=told)
+        cure = phrase(
+            "start it with taskset -c {cpus}, or give the container or service all CPUs", cpus=_short_list(online)
+        )
+        return Finding("threads", "warning", told, cure)
     if wanted and not (wanted.isdigit() and 0 < int(wanted) <= len(allowed)):
-        return Finding("threads", "warning", told, f"unset OMP_NUM_THREADS, or set it to 1 to {len(allowed)}")
+        cure = phrase("unset OMP_NUM_THREADS, or set it to 1 to {most}", most=len(allowed))
+        return Finding("threads", "warning", told, cure)
     return Finding("threads", "ok", told)
 
 
@@ -171,14 +194,15 @@ def _short_list(cpus: list[int]) -> str:
 def check_decoders(machine: Machine) -> Finding:
     """Look for the board's video decoder: kernel node, rights, and a program that drives it."""
     if not machine.is_board:
-        return Finding("decoders", "ok", "videos are decoded on the CPU")
+        return Finding("decoders", "ok", phrase("videos are decoded on the CPU"))
     if not machine.exists("/dev/mpp_service"):
-        cure = "vendor kernels have it; in a container add --device /dev/mpp_service"
-        return Finding("decoders", "warning", "no /dev/mpp_service: videos are decoded on the CPU", cure)
+        told = phrase("no /dev/mpp_service: videos are decoded on the CPU")
+        cure = phrase("vendor kernels have it; in a container add --device /dev/mpp_service")
+        return Finding("decoders", "warning", told, cure)
     nodes = [machine.path("/dev/mpp_service"), machine.path("/dev/rga"), *machine.glob("/dev/dma_heap/system*")]
     closed = next((node for node in nodes if node.exists() and not machine.may_use(node)), None)
     if closed is not None:
-        told = f"{machine.shown(closed)} is closed to this user"
+        told = phrase("{node} is closed to this user", node=machine.shown(closed))
         return Finding("decoders", "warning", told, access_cure(machine, closed))
     programs = []
     plugin = "/usr/lib/aarch64-linux-gnu/gstreamer-1.0/libgstrockchipmpp.so"
@@ -190,11 +214,13 @@ def check_decoders(machine: Machine) -> Finding:
         programs.append("GStreamer mppvideodec")
     if machine.live and "_rkmpp" in (machine.run(["ffmpeg", "-hide_banner", "-decoders"]) or ""):
         programs.append("ffmpeg rkmpp")
-    told = "/dev/mpp_service" + (", /dev/rga" if machine.exists("/dev/rga") else "")
+    nodes_there = "/dev/mpp_service" + (", /dev/rga" if machine.exists("/dev/rga") else "")
     if not programs:
-        cure = "apt install gstreamer1.0-rockchip1, or ffmpeg with rkmpp, from the board maker's packages"
-        return Finding("decoders", "warning", f"{told}, but no program drives it: videos are decoded on the CPU", cure)
-    return Finding("decoders", "ok", f"{' and '.join(programs)} on {told}")
+        told = phrase("{nodes}, but no program drives it: videos are decoded on the CPU", nodes=nodes_there)
+        cure = phrase("apt install gstreamer1.0-rockchip1, or ffmpeg with rkmpp, from the board maker's packages")
+        return Finding("decoders", "warning", told, cure)
+    told = phrase("{programs} on {nodes}", programs=together(programs), nodes=nodes_there)
+    return Finding("decoders", "ok", told)
 
 
 def check_onnx_runtime(machine: Machine) -> Finding:
@@ -203,8 +229,8 @@ def check_onnx_runtime(machine: Machine) -> Finding:
     if found:
         return Finding("ONNX Runtime", "ok", ", ".join(f"{name} {version}" for name, version in found.items()))
     extra = "board" if machine.is_board else "host"
-    told = "not installed: no backend on the CPU"
-    return Finding("ONNX Runtime", "warning", told, f'pip install ".[{extra}]" in the clone')
+    told = phrase("not installed: no backend on the CPU")
+    return Finding("ONNX Runtime", "warning", told, phrase('pip install ".[{extra}]" in the clone', extra=extra))
 
 
 def check_qt(machine: Machine) -> Finding:
@@ -212,17 +238,23 @@ def check_qt(machine: Machine) -> Finding:
     found = machine.packages([*_CV2_WITH_QT, *_CV2_WITHOUT_QT, "pyqt5"])
     opencv = [name for name in (*_CV2_WITH_QT, *_CV2_WITHOUT_QT) if name in found]
     with_qt = [name for name in opencv if name in _CV2_WITH_QT]
-    told = ", ".join(f"{name} {found[name]}" for name in opencv) or "no OpenCV"
     qt = found.get("pyqt5")
-    told += f", PyQt5 {qt}" if qt else ", no PyQt5"
+    told = listed([
+        *([f"{name} {found[name]}" for name in opencv] or [phrase("no OpenCV")]),
+        f"PyQt5 {qt}" if qt else phrase("no PyQt5"),
+    ])  # fmt: skip
     plugins = machine.environ.get("QT_QPA_PLATFORM_PLUGIN_PATH", "")
     if "cv2" in Path(plugins).parts:
-        told = "QT_QPA_PLATFORM_PLUGIN_PATH points into OpenCV: a window aborts"
+        told = phrase("QT_QPA_PLATFORM_PLUGIN_PATH points into OpenCV: a window aborts")
         return Finding("Qt", "warning", told, "unset QT_QPA_PLATFORM_PLUGIN_PATH")
     if len(opencv) > 1:
-        cure = f"pip uninstall -y {' '.join(opencv)}, then pip install opencv-python-headless"
-        return Finding("Qt", "warning", f"{told}: both write the folder cv2", cure)
+        told = phrase("{told}: both write the folder cv2", told=told)
+        return Finding("Qt", "warning", told, _reinstall(opencv))
     if with_qt and qt:
-        cure = f"pip uninstall -y {with_qt[0]}, then pip install opencv-python-headless"
-        return Finding("Qt", "warning", f"{told}: OpenCV's Qt plugins make a PyQt5 window abort", cure)
+        told = phrase("{told}: OpenCV's Qt plugins make a PyQt5 window abort", told=told)
+        return Finding("Qt", "warning", told, _reinstall(with_qt[:1]))
     return Finding("Qt", "ok", told)
+
+
+def _reinstall(opencv: list[str]) -> str:
+    return phrase("pip uninstall -y {names}, then pip install opencv-python-headless", names=" ".join(opencv))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .doctor_machine import Finding, Machine
 from .manifest import load_manifest
+from .phrases import phrase
 
 CHECK = "transfers"
 # A child imports NumPy from an SD card, loads a model three times and runs three images.
@@ -67,17 +68,22 @@ def check_transfers(
     says why nothing was compared.
     """
     if not machine.live or not machine.is_board:
-        return Finding(CHECK, "ok", f"not compared: {'no NPU here' if machine.live else 'a capture has no NPU'}")
+        if machine.live:
+            return Finding(CHECK, "ok", phrase("not compared: no NPU here"))
+        return Finding(CHECK, "ok", phrase("not compared: a capture has no NPU"))
     if any(finding.level == "error" for finding in before):
-        return Finding(CHECK, "ok", "not compared: the errors above come first")
+        return Finding(CHECK, "ok", phrase("not compared: the errors above come first"))
     if load_manifest(bundle, check_hashes=False).files.get("rknn") is None:
-        return Finding(CHECK, "ok", "not compared: the bundle holds no .rknn")
+        return Finding(CHECK, "ok", phrase("not compared: the bundle holds no .rknn"))
     try:
         agree = compare(bundle)
     except OSError as error:
-        cure = f"see what happens: rsedge detect {bundle} IMAGE --out DIR --backend rknn-capi"
-        return Finding(CHECK, "warning", f"could not be compared ({error})", cure)
+        cure = phrase(
+            "see what happens: rsedge detect {bundle} IMAGE --out DIR --backend rknn-capi", bundle=str(bundle)
+        )
+        return Finding(CHECK, "warning", phrase("could not be compared ({error})", error=str(error)), cure)
     if not agree:
-        told = "two ways to move data to and from the NPU give different results"
-        return Finding(CHECK, "error", told, "use --backend rknn-lite, and bring driver and librknnrt.so up to date")
-    return Finding(CHECK, "ok", "all ways to move data to and from the NPU give the same, bit for bit")
+        told = phrase("two ways to move data to and from the NPU give different results")
+        cure = phrase("use --backend rknn-lite, and bring driver and librknnrt.so up to date")
+        return Finding(CHECK, "error", told, cure)
+    return Finding(CHECK, "ok", phrase("all ways to move data to and from the NPU give the same, bit for bit"))

@@ -91,6 +91,13 @@ COMMANDS = (
     Command("view", "boxes", QT_TRANSLATE_NOOP("Actions", "Show &boxes"), "B", checkable=True),
     Command("view", "labels", QT_TRANSLATE_NOOP("Actions", "Show &labels"), "L", checkable=True),
     Command("view", "panel", QT_TRANSLATE_NOOP("Actions", "Show &side panel"), "F9", checkable=True),
+    Command("view", "", ""),
+    Command("view", "tab_filters", QT_TRANSLATE_NOOP("Actions", "Filte&rs"), "Alt+1"),
+    Command("view", "tab_table", QT_TRANSLATE_NOOP("Actions", "Table of bo&xes"), "Alt+2"),
+    Command("view", "tab_machine", QT_TRANSLATE_NOOP("Actions", "&Machine"), "Alt+3"),
+    Command("view", "tab_bundle", QT_TRANSLATE_NOOP("Actions", "Bun&dle"), "Alt+4"),
+    Command("view", "tab_pictures", QT_TRANSLATE_NOOP("Actions", "Pi&ctures of the folder"), "Alt+5"),
+    Command("view", "", ""),
     Command("view", "full_screen", QT_TRANSLATE_NOOP("Actions", "F&ull screen"), "F11", checkable=True),
     Command("run", "run_again", QT_TRANSLATE_NOOP("Actions", "&Run again"), "F5"),
     Command("run", "cancel", QT_TRANSLATE_NOOP("Actions", "&Cancel"), "Shift+F5"),
@@ -104,12 +111,16 @@ COMMANDS = (
     Command("run", "", ""),
     Command("run", "next_picture", QT_TRANSLATE_NOOP("Actions", "&Next picture"), "Ctrl+PgDown"),
     Command("run", "previous_picture", QT_TRANSLATE_NOOP("Actions", "Pre&vious picture"), "Ctrl+PgUp"),
+    Command("run", "", ""),
+    Command("run", "examine", QT_TRANSLATE_NOOP("Actions", "E&xamine this machine"), "F6"),
     Command("compare", "open_truth", QT_TRANSLATE_NOOP("Actions", "Open &annotations…"), "Ctrl+T"),
     Command("compare", "open_truth_folder", QT_TRANSLATE_NOOP("Actions", "Open annotations &folder…"), "Ctrl+Shift+T"),
     Command("compare", "no_truth", QT_TRANSLATE_NOOP("Actions", "&Remove annotations"), "Ctrl+Shift+R"),
     Command("compare", "", ""),
     Command("compare", "compare_bundle", QT_TRANSLATE_NOOP("Actions", "&Second bundle beside…"), "Ctrl+2"),
     Command("compare", "no_second", QT_TRANSLATE_NOOP("Actions", "&Close second bundle"), "Ctrl+Shift+2"),
+    Command("help", "shortcuts", QT_TRANSLATE_NOOP("Actions", "&Keyboard shortcuts"), "F1"),
+    Command("help", "about", QT_TRANSLATE_NOOP("Actions", "&About rsedge"), "Shift+F1"),
 )
 MENUS = {
     "file": QT_TRANSLATE_NOOP("Actions", "&File"),
@@ -117,6 +128,7 @@ MENUS = {
     "view": QT_TRANSLATE_NOOP("Actions", "&View"),
     "run": QT_TRANSLATE_NOOP("Actions", "&Run"),
     "compare": QT_TRANSLATE_NOOP("Actions", "&Compare"),
+    "help": QT_TRANSLATE_NOOP("Actions", "&Help"),
 }
 
 

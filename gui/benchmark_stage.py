@@ -72,11 +72,13 @@ def application() -> Any:
     from PyQt5.QtWidgets import QApplication
 
     from .dressing import Dressing
+    from .language import meet_letters
     from .short_pauses import take_turns_often
 
     take_turns_often()
     app = QApplication(["rsedge"])
     Dressing(app).use_theme("light")
+    meet_letters(app)
     return app
 
 
@@ -86,6 +88,7 @@ def make_window(detector: Detector, store: Path) -> Any:
 
     from .main_window import MainWindow
     from .settings import Remembered
+    from .short_pauses import settle_memory
     from .worker import DetectorShelf
 
     window = MainWindow(
@@ -96,6 +99,7 @@ def make_window(detector: Detector, store: Path) -> Any:
     window.show()
     window.opening.bundle(BUNDLE)
     wait(lambda: window.session.bundle is not None)
+    settle_memory()
     return window
 
 

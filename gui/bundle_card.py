@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from PyQt5.QtCore import QEvent
-from PyQt5.QtGui import QColor
+from PyQt5.QtGui import QColor, QShowEvent
 from PyQt5.QtWidgets import QTextBrowser
 
 from deploy.backends.availability import BackendReport, explain_backends
@@ -48,18 +48,19 @@ def _proof(path: Path) -> tuple[tuple[str, bool, str], ...]:
 
 
 class BundleCard(QTextBrowser):
-    """Shows a `Card`. backend: the one that runs it, "" before anything ran."""
+    """Shows a `Card`; laid out when it is seen. backend: the one that runs it, "" before anything ran."""
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
         self.setOpenExternalLinks(False)
+        self._stale = True
         self._card: Card | None = None
         self.backend = ""
 
     def show_card(self, card: Card | None, backend: str = "") -> None:
         """Take a card. backend: the one that runs it, "" before anything ran."""
         self._card, self.backend = card, backend
-        self.setHtml(self._page())
+        self._lay_out()
 
     def show_backend(self, backend: str) -> None:
         """Mark the backend that runs it."""
@@ -68,8 +69,20 @@ class BundleCard(QTextBrowser):
     def changeEvent(self, event: QEvent | None) -> None:
         """Follow a change of language or theme."""
         if event is not None and event.type() in (QEvent.LanguageChange, QEvent.PaletteChange):
-            self.setHtml(self._page())
+            self._lay_out()
         super().changeEvent(event)
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Lay out what has changed while the card was hidden."""
+        if self._stale:
+            self.setHtml(self._page())
+            self._stale = False
+        super().showEvent(event)
+
+    def _lay_out(self) -> None:
+        self._stale = not self.isVisible()
+        if not self._stale:
+            self.setHtml(self._page())
 
     def _page(self) -> str:
         card = self._card

@@ -68,7 +68,9 @@ class ExportThread(QThread):
 class ExportDialog(QDialog):
     """Asks what to write. formats, whole, out: the answers."""
 
-    def __init__(self, out: Path, *, can_rerun: bool, moving: bool, parent: Any = None) -> None:
+    def __init__(
+        self, out: Path, *, can_rerun: bool, moving: bool, georeferenced: bool = False, parent: Any = None
+    ) -> None:
         super().__init__(parent)
         self.setWindowTitle(self.tr("Export detections"))
         self.boxes = {
@@ -80,6 +82,7 @@ class ExportDialog(QDialog):
             "video": QCheckBox(self.tr("Video with boxes"), self),
         }
         self.boxes["coco"].setChecked(True)
+        self.boxes["geojson"].setChecked(georeferenced)
         self.boxes["overlay"].setChecked(not moving)
         self.boxes["video"].setEnabled(moving and can_rerun)
         self.boxes["video"].setChecked(moving and can_rerun)
@@ -97,6 +100,7 @@ class ExportDialog(QDialog):
         choose = QPushButton(self.tr("&Choose…"), self)
         choose.clicked.connect(self._choose)
         self.buttons = QDialogButtonBox(QDialogButtonBox.Cancel, self)
+        self.buttons.button(QDialogButtonBox.Cancel).setText(self.tr("Cancel"))
         self.export = self.buttons.addButton(self.tr("&Export"), QDialogButtonBox.AcceptRole)
         self.buttons.accepted.connect(self.accept)
         self.buttons.rejected.connect(self.reject)

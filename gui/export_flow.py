@@ -37,7 +37,8 @@ class ExportFlow(QObject):
         kind = self._kind()
         out = free_folder(folder, source if kind != "drawn" else "drawn_scene")
         can_rerun = kind in ("image", "folder", "scene", "video")
-        return ExportDialog(out, can_rerun=can_rerun, moving=kind == "video", parent=parent)
+        placed = self._session.picture.georeference is not None
+        return ExportDialog(out, can_rerun=can_rerun, moving=kind == "video", georeferenced=placed, parent=parent)
 
     def start(
         self,

@@ -60,7 +60,7 @@ def run(
     app.setApplicationName("rsedge")
 
     from .dressing import Dressing
-    from .language import desktop_language
+    from .language import desktop_language, meet_letters
     from .main_window import MainWindow
     from .opening import PROCEDURAL
     from .running import DRAWN
@@ -76,6 +76,7 @@ def run(
         dressing.use_language(language)
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
+    meet_letters(app)
     window = MainWindow(remembered, backend=backend, workers=workers)
     window.choices.use_dressing(dressing)
     window.show()

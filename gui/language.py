@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PyQt5.QtCore import QLocale, QTranslator
+from PyQt5.QtCore import QLibraryInfo, QLocale, QTranslator
+from PyQt5.QtGui import QFontMetrics
 from PyQt5.QtWidgets import QApplication
 
 FOLDER = Path(__file__).resolve().parent / "i18n"
@@ -17,22 +18,38 @@ def desktop_language() -> str:
     return "zh_CN" if QLocale.system().language() == QLocale.Chinese else "en"
 
 
+def meet_letters(app: QApplication) -> None:
+    """Load the fonts of every language, plain and bold: whoever first draws such a letter waits 10 to 30 ms for it."""
+    for bold in (False, True):
+        font = app.font()
+        font.setBold(bold)
+        metrics = QFontMetrics(font)
+        for name in LANGUAGES.values():
+            metrics.horizontalAdvance(name)
+
+
 class Languages:
     """Holds the translator in use; every window hears of a change by `QEvent.LanguageChange`."""
 
     def __init__(self, app: QApplication) -> None:
-        self._app, self._translator = app, QTranslator()
+        self._app, self._translators = app, list[QTranslator]()
         self.present = "en"
 
     def use(self, code: str) -> None:
         """Speak another language. Raises ValueError for an unknown one, FileNotFoundError where its file is missing."""
         if code not in LANGUAGES:
             raise ValueError(f"language must be one of {', '.join(LANGUAGES)}, got {code!r}")
-        self._app.removeTranslator(self._translator)
-        self._translator = QTranslator()
+        for translator in self._translators:
+            self._app.removeTranslator(translator)
+        self._translators = []
         if code != "en":
+            own, qt = QTranslator(), QTranslator()
             file = FOLDER / f"rsedge_{code}.qm"
-            if not self._translator.load(str(file)):
+            if not own.load(str(file)):
                 raise FileNotFoundError(f"{file} is missing; run lrelease on the .ts file beside it, or install again")
-            self._app.installTranslator(self._translator)
+            # Qt's own words, of its file dialogue for one; a system may have left them out.
+            qt.load(f"qtbase_{code}", QLibraryInfo.location(QLibraryInfo.TranslationsPath))
+            self._translators = [qt, own]  # who comes later is asked first
+            for translator in self._translators:
+                self._app.installTranslator(translator)
         self.present = code

@@ -6,21 +6,42 @@ import html
 from collections.abc import Iterator
 from typing import Any
 
-from PyQt5.QtCore import QEvent, Qt, QTimer
-from PyQt5.QtGui import QColor, QPalette
-from PyQt5.QtWidgets import QGridLayout, QLabel, QPushButton, QSizePolicy, QTextBrowser, QVBoxLayout, QWidget
+from PyQt5.QtCore import QEvent, QSizeF, Qt, QTimer
+from PyQt5.QtGui import QColor, QPalette, QShowEvent
+from PyQt5.QtWidgets import (
+    QFrame,
+    QGridLayout,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QTextBrowser,
+    QVBoxLayout,
+    QWidget,
+)
 
 from deploy.doctor_machine import Finding
 
+from .doctor_words import check_name, in_words
+from .import_in_turns import import_in_turns
 from .machine_load import Load
 from .stage_clock import STAGES, WINDOW_S, Pace
 
 
-class LivePanel(QWidget):
-    """Shows a `Pace`, a `Load` and the doctor's findings. `chart` is None until `make_chart`."""
+class LivePanel(QScrollArea):
+    """Shows a `Pace`, a `Load` and the doctor's findings. `chart` is None until `make_chart`.
+
+    It scrolls, so that it never asks for a window higher than a small screen is.
+    """
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
+        self.setFrameShape(QFrame.NoFrame)
+        self.setWidgetResizable(True)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarAlwaysOff)
+        self.viewport().setAutoFillBackground(False)
+        body = QWidget()
+        body.setAutoFillBackground(False)
         self.rate, self.state = QLabel(self), QLabel(self)
         self.state.setWordWrap(True)
         self.state.setTextInteractionFlags(Qt.TextSelectableByMouse)
@@ -48,38 +69,39 @@ class LivePanel(QWidget):
         self._frame.setFixedHeight(96)
         self._frame.setSizePolicy(QSizePolicy.Expanding, QSizePolicy.Fixed)
         self.findings = QTextBrowser(self)
-        self.findings.setMinimumHeight(48)
+        self.findings.setVerticalScrollBarPolicy(Qt.ScrollBarAlwaysOff)  # the panel scrolls
+        self.findings.document().documentLayout().documentSizeChanged.connect(self._make_room)
         self.examine = QPushButton(self)
-        self._layout = QVBoxLayout(self)
+        self._layout = QVBoxLayout(body)
         self._layout.setContentsMargins(8, 8, 8, 8)
         self._layout.addWidget(self.rate)
         self._layout.addWidget(self._frame)
         self._layout.addLayout(grid)
         self._layout.addWidget(self.state)
-        self._layout.addWidget(self.findings, 1)
         self._layout.addWidget(self.examine)
-        self._pace, self._found = Pace(), list[Finding]()
+        self._layout.addWidget(self.findings, 1)
+        self.setWidget(body)
+        self._pace, self._found, self._stale = Pace(), list[Finding](), False
         self.retranslate()
 
     def make_chart(self) -> None:
         """Make the strip chart, in several turns of the loop; it is not needed before the panel is seen.
 
-        The first turn imports pyqtgraph, which takes a few tenths of a second. Not in a thread: it brings modules of
-        PyQt5 along, and sip crashes where one thread meets what another one has half imported.
+        The first turn imports pyqtgraph, which takes a few tenths of a second, and serves the loop meanwhile.
         """
         if self._steps is None:
             self._steps = self._chart_in_steps()
             self._step.start()
 
     def _go_on(self) -> None:
-        if self._steps is not None and next(self._steps, self) is self:
-            self._step.stop()
+        self._step.stop()  # importing serves the loop, and must not begin anew there
+        if self._steps is not None and next(self._steps, self) is not self:
+            self._step.start()
 
     def _chart_in_steps(self) -> Iterator[None]:
         """Yield wherever the window may do something else."""
         yield  # the panel itself is painted before
-        import pyqtgraph
-
+        pyqtgraph = import_in_turns("pyqtgraph", ("pyqtgraph", "PyQt5"))
         yield
         item = pyqtgraph.PlotItem(enableMenu=False)
         yield
@@ -98,6 +120,10 @@ class LivePanel(QWidget):
         column.addWidget(self.chart)
         self.chart.show()
         self._dress()
+
+    def _make_room(self, size: QSizeF) -> None:
+        """Give the findings the height that they need."""
+        self.findings.setMinimumHeight(max(48, round(size.height()) + 2 * self.findings.frameWidth()))
 
     def show_pace(self, pace: Pace, load: Load, dropped: int, backend: str) -> None:
         """Take what is known now. backend: that runs, "" where nothing does."""
@@ -123,15 +149,17 @@ class LivePanel(QWidget):
         self.state.setText("<br>".join(lines))
 
     def show_findings(self, findings: list[Finding]) -> None:
-        """Take what the doctor said."""
-        self._found = findings
+        """Take what the doctor said; it is laid out when the panel is seen."""
+        self._found, self._stale = findings, not self.isVisible()
+        if self._stale:
+            return
         colours = {"ok": "#3a9a5b", "warning": "#c98a10", "error": "#cc3b3b"}
         parts = []
         for finding in sorted(findings, key=lambda f: ("error", "warning", "ok").index(f.level)):
-            cure = f"<br>→ <i>{html.escape(finding.cure)}</i>" if finding.cure else ""
+            cure = f"<br>→ <i>{html.escape(in_words(finding.cure))}</i>" if finding.cure else ""
             parts.append(
                 f"<p style='margin:3px 0'><span style='color:{colours[finding.level]}'>●</span> "
-                f"<b>{html.escape(finding.check)}</b> {html.escape(finding.told)}{cure}</p>"
+                f"<b>{html.escape(check_name(finding.check))}</b> {html.escape(in_words(finding.told))}{cure}</p>"
             )
         self.findings.setHtml("".join(parts))
 
@@ -151,6 +179,14 @@ class LivePanel(QWidget):
             label.setText(names[stage])
         self.examine.setText(self.tr("E&xamine this machine"))
         self.findings.setPlaceholderText(self.tr("What the doctor finds stands here."))
+        if self._found:
+            self.show_findings(self._found)
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Lay out what was found while the panel was hidden."""
+        super().showEvent(event)
+        if self._stale:
+            self.show_findings(self._found)
 
     def changeEvent(self, event: QEvent | None) -> None:
         """Follow a change of language or theme."""

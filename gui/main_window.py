@@ -189,9 +189,10 @@ class MainWindow(QMainWindow):
         busy = self.pane.running or self.exporting.thread_ is not None
         self.actions_.enable(
             export=has, run_again=session.source is not None, cancel=busy, pause=moving, step=moving,
-            back=moving, forward=moving, next_picture=album, previous_picture=album, next_box=has,
-            previous_box=has, no_truth=session.truth is not None, no_second=self.comparing.second is not None,
-            compare_bundle=session.bundle is not None, open_truth=session.bundle is not None,
+            tab_pictures=album, back=moving, forward=moving, next_picture=album, previous_picture=album,
+            next_box=has, previous_box=has, no_truth=session.truth is not None,
+            no_second=self.comparing.second is not None, compare_bundle=session.bundle is not None,
+            open_truth=session.bundle is not None,
         )  # fmt: skip
 
     def retranslate(self) -> None:
@@ -204,11 +205,14 @@ class MainWindow(QMainWindow):
     def changeEvent(self, event: QEvent | None) -> None:
         """Follow a change of language."""
         if event is not None and event.type() == QEvent.LanguageChange and hasattr(self, "choices"):
-            self.actions_.retranslate()
-            self.choices.retranslate()
             self.retranslate()
             self._dirty = True
+            QTimer.singleShot(1, self._retranslate_menus)  # in a turn of its own: half of all words are there
         super().changeEvent(event)
+
+    def _retranslate_menus(self) -> None:
+        self.actions_.retranslate()
+        self.choices.retranslate()
 
     def _touch(self) -> None:
         self._dirty = True

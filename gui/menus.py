@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PyQt5.QtCore import QObject
+from PyQt5.QtGui import QKeySequence
 from PyQt5.QtWidgets import QActionGroup, QMenu
 
 from .language import LANGUAGES
@@ -14,6 +15,10 @@ from .theme import THEMES
 if TYPE_CHECKING:
     from .dressing import Dressing
     from .main_window import MainWindow
+
+
+THEME_KEYS = {"desktop": "Ctrl+Alt+1", "light": "Ctrl+Alt+2", "dark": "Ctrl+Alt+3"}
+LANGUAGE_KEYS = {"en": "Ctrl+Alt+8", "zh_CN": "Ctrl+Alt+9"}
 
 
 class ChoiceMenus(QObject):
@@ -36,11 +41,13 @@ class ChoiceMenus(QObject):
         for theme in THEMES:
             action = self.theme.addAction("")
             action.setData(theme)
+            action.setShortcut(QKeySequence(THEME_KEYS[theme]))
             action.setCheckable(True)
             self._themes.addAction(action)
         for code, name in LANGUAGES.items():
             action = self.language.addAction(name)
             action.setData(code)
+            action.setShortcut(QKeySequence(LANGUAGE_KEYS[code]))
             action.setCheckable(True)
             self._languages.addAction(action)
         self._themes.triggered.connect(lambda action: self.use_theme(action.data()))
@@ -78,7 +85,7 @@ class ChoiceMenus(QObject):
     def retranslate(self) -> None:
         """Say everything in the present language."""
         self.recent["bundles"].setTitle(self.tr("&Recent bundles"))
-        self.recent["sources"].setTitle(self.tr("R&ecent sources"))
+        self.recent["sources"].setTitle(self.tr("Recent so&urces"))
         self.theme.setTitle(self.tr("&Theme"))
         self.language.setTitle(self.tr("Lan&guage"))
         names = {"desktop": self.tr("As the &desktop"), "light": self.tr("&Light"), "dark": self.tr("D&ark")}

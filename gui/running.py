@@ -14,6 +14,7 @@ from deploy.frames import Result
 from deploy.manifest import Manifest
 from deploy.sources import OnEvent, Source, classify, open_source
 
+from .meet_gdal import meet_gdal
 from .player import Player
 from .session import Picture
 from .sifting import DEFAULT_IOU, Candidates, suppress
@@ -228,6 +229,7 @@ def _bands(manifest: Manifest) -> dict[str, Any]:
 
 def _scene(detector: Detector, path: str, options: Options, watch: Watch) -> Iterator[Event]:
     """Detect in a scene tile by tile; what was found so far is merged every now and then."""
+    meet_gdal(path)
     from deploy.scenes import open_scene
     from deploy.tiling import Tile, TileSource, merge, plan_tiles
 

@@ -61,9 +61,9 @@ class StatusLine(QStatusBar):
         self.running.setText(text)
 
     def show_rate(self, per_s: float) -> None:
-        """Show the images a second, unless a progress is shown."""
-        if not self.busy and per_s:
-            self.running.setText(self.tr("{rate:.1f} images/s").format(rate=per_s))
+        """Show the images a second, nothing where none came lately, unless a progress is shown."""
+        if not self.busy:
+            self.running.setText(self.tr("{rate:.1f} images/s").format(rate=per_s) if per_s else "")
 
     def show_opening(self) -> None:
         """Say that something is being opened."""

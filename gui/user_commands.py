@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import open_dialogs as ask
+from .help_dialogs import about_page, page_dialog, shortcut_page
 from .running import DRAWN
 from .sifting import FLOOR_SCORE, Filters
 
 if TYPE_CHECKING:
+    from PyQt5.QtWidgets import QWidget
+
     from .image_view import ImageView
     from .main_window import MainWindow
     from .player import Player
@@ -49,13 +52,18 @@ class UserCommands:
             "forward": lambda: self.seek_by(_SEEK_S),
             "next_picture": lambda: self.turn_page(1),
             "previous_picture": lambda: self.turn_page(-1),
+            "tab_filters": lambda: self.show_panel(window.side.filters),
+            "tab_table": lambda: self.show_panel(window.side.table),
+            "tab_machine": lambda: self.show_panel(window.side.live),
+            "tab_bundle": lambda: self.show_panel(window.side.card),
+            "tab_pictures": lambda: self.show_panel(window.side.album),
             "open_truth": lambda: self.open_truth(whole_folder=False),
             "open_truth_folder": lambda: self.open_truth(whole_folder=True),
         }
         for name in (
             "open_bundle", "open_file", "open_folder", "open_address", "export", "undo", "redo", "reset_filters",
             "boxes", "labels", "full_screen", "run_again", "cancel", "pause", "step", "full_speed", "loop", "no_truth",
-            "compare_bundle", "no_second",
+            "compare_bundle", "no_second", "examine", "shortcuts", "about",
         ):  # fmt: skip
             slots[name] = getattr(self, name)
         return slots
@@ -177,6 +185,14 @@ class UserCommands:
         """Fill the screen, or go back."""
         self._window.showFullScreen() if wanted else self._window.showNormal()
 
+    def show_panel(self, panel: QWidget) -> None:
+        """Bring one panel of the side to the front, and the keyboard to it."""
+        self._window.actions_.by_key["panel"].setChecked(True)
+        self._window.side.setCurrentWidget(panel)
+        panel.setFocus()
+        if not panel.hasFocus():  # a panel that holds others takes no keys itself
+            panel.focusNextPrevChild(True)
+
     def turn_page(self, step: int) -> None:
         """Look at the next or previous image of the folder."""
         session = self._window.session
@@ -185,7 +201,27 @@ class UserCommands:
             now = names.index(session.picture.name) if session.picture and session.picture.name in names else -step
             self._window.show_entry(names[(now + step) % len(names)])
 
+    def shortcuts(self) -> None:
+        """Show every shortcut."""
+        window = self._window
+        title = window.actions_.by_key["shortcuts"].text().replace("&", "")
+        self._show_page(title, shortcut_page(window.actions_.menus))
+
+    def about(self) -> None:
+        """Say what this program is."""
+        self._show_page("rsedge", about_page())
+
+    def _show_page(self, title: str, page: str) -> None:
+        dialog = page_dialog(self._window, title, page)
+        dialog.exec_()
+        dialog.deleteLater()
+
     # Running.
+
+    def examine(self) -> None:
+        """Ask the doctor, and show what it says."""
+        self.show_panel(self._window.side.live)
+        self._window.opening.examine()
 
     def run_again(self) -> None:
         """Run over the present source once more."""

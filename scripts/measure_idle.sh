@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 python="${PYTHON:-.venv/bin/python}"
 names=("$@")
 [ ${#names[@]} -gt 0 ] ||
-    names=(postprocess_speed merge_speed runtime_speed scene_speed repeatability gui_speed bench scene_memory tiled_accuracy soak)
+    names=(postprocess_speed merge_speed runtime_speed scene_speed repeatability gui_speed gui_turns bench scene_memory tiled_accuracy soak)
 failed=() beside=()
 
 measure() {
@@ -15,6 +15,7 @@ measure() {
         scene_memory) "$python" -m benchmarks.scene_memory --backend onnx --json results/scene_memory.json ;;
         scene_speed) "$python" -m benchmarks.scene_memory --backend npu --json results/scene_speed.json ;;
         gui_speed) "$python" -m gui.speed_benchmark --json results/gui_speed.json ;;
+        gui_turns) "$python" -m gui.turns_benchmark --json results/gui_turns.json ;;
         gui_memory) "$python" -m gui.memory_benchmark --json results/gui_memory.json ;;
         bench) scripts/bench_readme.sh ;;
         *) "$python" -m "benchmarks.$1" --json "results/$1.json" ;;

@@ -230,8 +230,8 @@ def bench_table(report: dict[str, Any], repeated: dict[str, Any] | None) -> list
     return lines
 
 
-def gui_lines(speed: dict[str, Any], memory: dict[str, Any] | None) -> list[str]:
-    """Return the lines for the JSON documents of `python -m gui.speed_benchmark` and `gui.memory_benchmark`."""
+def gui_lines(speed: dict[str, Any], memory: dict[str, Any] | None, turns: dict[str, Any] | None) -> list[str]:
+    """Return the lines for the JSON documents of `gui`'s `speed_benchmark`, `memory_benchmark`, `turns_benchmark`."""
     decoded, file, late = speed["decoded"], speed["file"], speed["input"]["saturated"]
     lines = [
         "With the window shown, 720p video on the emulated NPU keeps "
@@ -243,9 +243,15 @@ def gui_lines(speed: dict[str, Any], memory: dict[str, Any] | None) -> list[str]
     ]
     if memory:
         lines[0] += f" {memory['frames']:,} frames of looped video: {memory['growth_mib']:+.1f} MiB."
+    if turns:
+        lines[0] += (
+            f" Of {len(turns['actions'])} things that a user does, none holds the window up for longer than "
+            f"{turns['worst_ms']:.0f} ms, the first time included."
+        )
     lines += [
         "",
-        f"{speed['machine']}, commit {str(speed['commit'])[:12]}; `python -m gui.speed_benchmark` repeats it.",
+        f"{speed['machine']}, commit {str(speed['commit'])[:12]}; `python -m gui.speed_benchmark`, "
+        "`gui.memory_benchmark` and `gui.turns_benchmark` repeat it.",
     ]
     return lines
 
@@ -279,7 +285,8 @@ def sections() -> dict[str, list[str]]:
         found["bench"] = bench_table(load("bench.json"), again)
     if (results / "gui_speed.json").is_file():
         kept = load("gui_memory.json") if (results / "gui_memory.json").is_file() else None
-        found["gui"] = gui_lines(load("gui_speed.json"), kept)
+        turns = load("gui_turns.json") if (results / "gui_turns.json").is_file() else None
+        found["gui"] = gui_lines(load("gui_speed.json"), kept, turns)
     if (results / "real_scenes.json").is_file():
         found["real_scenes"] = real_scenes_table(load("real_scenes.json"))
     if (results / "postprocess_speed.json").is_file():

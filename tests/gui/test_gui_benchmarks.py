@@ -51,6 +51,14 @@ def test_memory(tmp_path: Path) -> None:
     assert told["growth_mib"] < 40  # so short a run still warms up; the whole half hour grew by 8
 
 
+def test_turns(tmp_path: Path) -> None:
+    told = measured("turns_benchmark", tmp_path, "--rounds", "1")
+    assert {"open: scene", "panel: machine", "dark", "Chinese", "video"} <= set(told["actions"])
+    for times in told["actions"].values():
+        assert 0 < times["first"] < 200  # as above: the benchmark says what it is on a quiet machine
+        assert 0 < times["again"] < 200
+
+
 def test_growth_is_taken_from_tenths() -> None:
     assert growth_of([100.0] * 10 + [103.0] * 10) == 3
     assert growth_of([100.0, 500.0, *[100.0] * 18]) == pytest.approx(-200)

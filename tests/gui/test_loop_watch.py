@@ -6,32 +6,35 @@ another process has the core is left out, so that a busy machine changes little.
 
 from __future__ import annotations
 
+import gc
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
+from gui.language import meet_letters
 from gui.loop_watch import LIMIT_MS, LoopWatch, Turns
 from gui.main_window import MainWindow
 from gui.opening import PROCEDURAL
 from gui.running import Options
-from gui.short_pauses import take_turns_often
+from gui.short_pauses import settle_memory, take_turns_often
 from tests.gui.squares import save_video
 
 
 @pytest.fixture(autouse=True)
-def as_the_app_does() -> Iterator[None]:
-    import sys
-
-    import cv2
-
+def as_the_app_does(qapp: Any) -> Iterator[None]:
     before, threads = sys.getswitchinterval(), cv2.getNumThreads()
     take_turns_often()
+    meet_letters(qapp)
+    settle_memory()
     yield
+    gc.unfreeze()
     sys.setswitchinterval(before)
     cv2.setNumThreads(threads)
 
@@ -83,10 +86,6 @@ def test_while_a_video_runs(make_window: Any, qtbot: Any, tmp_path: Path, at_pac
 
 
 def test_through_a_session(window: MainWindow, qtbot: Any, picture: Path, tmp_path: Path) -> None:
-    window.side.setCurrentWidget(window.side.live)  # the chart's library is imported once, which takes longer
-    qtbot.waitUntil(lambda: window.side.live._curve is not None, timeout=20000)
-    window.side.setCurrentIndex(0)
-    qtbot.wait(100)
     watch = LoopWatch()
     watch.start()
     window.opening.source(str(picture))
@@ -102,6 +101,12 @@ def test_through_a_session(window: MainWindow, qtbot: Any, picture: Path, tmp_pa
     for tab in (1, 2, 3, 0):
         window.side.setCurrentIndex(tab)
         qtbot.wait(150)
+    for theme in ("dark", "light"):
+        window.choices.use_theme(theme)
+        qtbot.wait(100)
+    for language in ("zh_CN", "en"):
+        window.choices.use_language(language)
+        qtbot.wait(100)
     for _ in range(5):
         window.commands.walk(1)
         qtbot.wait(10)

@@ -299,6 +299,7 @@ def test_the_machine_panel_tells_rates_and_findings(seen: MainWindow, qtbot: Any
 
 
 def test_the_bundle_card_tells_what_the_manifest_says(seen: MainWindow) -> None:
+    seen.side.setCurrentWidget(seen.side.card)
     text = seen.side.card.toPlainText()
     for word in ("procedural", "512 × 512", "int8", "airplane", "storage_tank", "map50 0.894", "layers", "onnx"):
         assert word in text

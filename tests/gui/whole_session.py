@@ -82,6 +82,10 @@ def drive(_: object = None) -> int:
     wait(lambda: window.side.live.chart is not None)
     rest(4.0)
     shoot(window, "video")
+    paints: list[float] = []
+    window.pane.view.painted.connect(paints.append)
+    rest(1.0)
+    assert len(paints) > 5  # a changed theme leaves the picture moving
     window.commands.cancel()
     window.side.setCurrentWidget(window.side.filters)
     window.opening.source(str(scene))
