@@ -62,19 +62,23 @@ class PictureLayer:
 
     def _paint_scene(self, painter: QPainter, view: QRectF, scale: float, pyramid: ScenePyramid) -> None:
         overview = pyramid.overview
-        self._paint_part(painter, overview, (0.0, 0.0), _per(overview, pyramid.size_hw), view)
+        per = _per(overview, pyramid.size_hw)
         level = pyramid.level_for(scale)
         if level is None:
             self.wanted = []
+            self._paint_part(painter, overview, (0.0, 0.0), per, view)
             return
         keys = pyramid.visible(level, view.left(), view.top(), view.right(), view.bottom())
         self.wanted = pyramid.missing(keys)
-        for key in keys:
-            tile = pyramid.tile(key)
+        # The overview only where a tile is missing: under all of them it would double what a large screen costs.
+        tiles = [(QRectF(*pyramid.bounds(key)), pyramid.tile(key)) for key in keys]
+        for bounds, tile in tiles:
             if tile is None:
-                continue
-            x, y, w, h = pyramid.bounds(key)
-            self._paint_part(painter, tile, (x, y), (w / tile.shape[1], h / tile.shape[0]), view)
+                self._paint_part(painter, overview, (0.0, 0.0), per, view, bounds)
+        for bounds, tile in tiles:
+            if tile is not None:
+                each = (bounds.width() / tile.shape[1], bounds.height() / tile.shape[0])
+                self._paint_part(painter, tile, (bounds.x(), bounds.y()), each, view)
 
     def _paint_part(
         self,
@@ -83,11 +87,15 @@ class PictureLayer:
         corner: tuple[float, float],
         per: tuple[float, float],
         view: QRectF,
+        only: QRectF | None = None,
     ) -> None:
-        """Draw pixels whose top left lies at `corner` and whose pixels are `per` pixels of the picture large."""
+        """Draw pixels whose top left lies at `corner` and whose pixels are `per` pixels of the picture large.
+
+        only: the part of the picture to draw, None for all that is seen.
+        """
         h, w = pixels.shape[:2]
         whole = QRectF(corner[0], corner[1], w * per[0], h * per[1])
-        part = whole.intersected(view)
+        part = whole.intersected(view if only is None else only.intersected(view))
         if part.isEmpty():
             return
         # Whole pixels of the source, so that zooming does not shift them, and no seam between tiles.

@@ -15,6 +15,7 @@ from deploy.palette import class_colour
 from gui.box_painter import BoxPainter
 from gui.label_painter import LabelPainter
 from gui.line_pool import LinePool
+from gui.picture_layer import PictureLayer
 
 WIDTH, HEIGHT = 400, 300
 VIEW = QRectF(0, 0, WIDTH, HEIGHT)
@@ -123,3 +124,44 @@ def test_narrow_boxes_have_no_label_and_renamed_classes_are_drawn_anew(canvas: Q
         shown.append((pixels(picture) != 90).any(axis=2))
     assert not shown[0][:, :90].any()
     assert shown[1].sum() > shown[0].sum() > 0
+
+
+class HalfRead:
+    """A scene of 1000 x 600 whose tiles are white, every second one not read yet, above a red overview."""
+
+    size_hw = (600, 1000)
+    overview = np.full((150, 250, 4), (0, 0, 255, 255), np.uint8)
+
+    def level_for(self, scale: float) -> int:
+        return 0
+
+    def visible(self, level: int, x1: float, y1: float, x2: float, y2: float) -> list[tuple[int, int]]:
+        return [(x, y) for y in range(0, 600, 100) for x in range(0, 1000, 100)]
+
+    def missing(self, keys: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        return [key for key in keys if self.tile(key) is None]
+
+    def bounds(self, key: tuple[int, int]) -> tuple[int, int, int, int]:
+        return (*key, 100, 100)
+
+    def tile(self, key: tuple[int, int]) -> np.ndarray | None:
+        return None if (key[0] // 100 + key[1] // 100) % 2 else np.full((100, 100, 4), 255, np.uint8)
+
+
+@pytest.mark.parametrize("zoom", [0.4, 0.37, 0.41])
+def test_a_scene_shows_its_tiles_and_the_overview_between_them_without_a_gap(canvas: QImage, zoom: float) -> None:
+    layer = PictureLayer()
+    layer.set_pyramid(HalfRead())  # type: ignore[arg-type]
+    painter = QPainter(canvas)
+    painter.scale(zoom, zoom)
+    view = QRectF(0, 0, WIDTH / zoom, HEIGHT / zoom)
+    layer.paint(painter, view, zoom)
+    painter.end()
+    assert len(layer.wanted) == 30
+    shown = pixels(canvas)[: int(600 * zoom) - 1, : int(1000 * zoom) - 1]
+    assert not (shown == 90).all(2).any()  # nothing of the canvas is left
+    for x in range(50, 1000, 100):
+        for y in range(50, 600, 100):
+            if y * zoom < HEIGHT and x * zoom < WIDTH:
+                wanted = (255, 0, 0) if (x // 100 + y // 100) % 2 else (255, 255, 255)
+                assert tuple(shown[int(y * zoom), int(x * zoom)]) == wanted
