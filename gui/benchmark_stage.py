@@ -72,20 +72,20 @@ def application() -> Any:
     from PyQt5.QtWidgets import QApplication
 
     from .dressing import Dressing
-    from .language import meet_letters
     from .short_pauses import take_turns_often
 
     take_turns_often()
     app = QApplication(["rsedge"])
     Dressing(app).use_theme("light")
-    meet_letters(app)
     return app
 
 
 def make_window(detector: Detector, store: Path) -> Any:
     """Return the app's own window with the bundle of drawn scenes open, as far as it can be had without a run."""
     from PyQt5.QtCore import QSettings
+    from PyQt5.QtWidgets import QApplication
 
+    from .letters import Letters
     from .main_window import MainWindow
     from .settings import Remembered
     from .short_pauses import settle_memory
@@ -100,6 +100,8 @@ def make_window(detector: Detector, store: Path) -> Any:
     window.opening.bundle(BUNDLE)
     wait(lambda: window.session.bundle is not None)
     settle_memory()
+    letters = Letters(QApplication.instance())
+    wait(lambda: not letters.left)
     return window
 
 

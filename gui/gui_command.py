@@ -60,7 +60,8 @@ def run(
     app.setApplicationName("rsedge")
 
     from .dressing import Dressing
-    from .language import desktop_language, meet_letters
+    from .language import desktop_language
+    from .letters import Letters
     from .main_window import MainWindow
     from .opening import PROCEDURAL
     from .running import DRAWN
@@ -76,11 +77,11 @@ def run(
         dressing.use_language(language)
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
-    meet_letters(app)
     window = MainWindow(remembered, backend=backend, workers=workers)
     window.choices.use_dressing(dressing)
     window.show()
     QTimer.singleShot(0, settle_memory)  # once the first picture of the window is there
+    Letters(app)
     # Python only sees Ctrl+C while it runs, which Qt's loop hardly lets it do.
     signal.signal(signal.SIGINT, lambda *_: window.close())
     beat = QTimer()

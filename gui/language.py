@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from PyQt5.QtCore import QLibraryInfo, QLocale, QTranslator
-from PyQt5.QtGui import QFontMetrics
 from PyQt5.QtWidgets import QApplication
 
 FOLDER = Path(__file__).resolve().parent / "i18n"
@@ -16,16 +15,6 @@ LANGUAGES = {"en": "English", "zh_CN": "简体中文"}
 def desktop_language() -> str:
     """Return the desktop's language where the app speaks it, else "en"."""
     return "zh_CN" if QLocale.system().language() == QLocale.Chinese else "en"
-
-
-def meet_letters(app: QApplication) -> None:
-    """Load the fonts of every language, plain and bold: whoever first draws such a letter waits 10 to 30 ms for it."""
-    for bold in (False, True):
-        font = app.font()
-        font.setBold(bold)
-        metrics = QFontMetrics(font)
-        for name in LANGUAGES.values():
-            metrics.horizontalAdvance(name)
 
 
 class Languages:

@@ -167,7 +167,7 @@ class Pane(QWidget):
                 same = False
                 layer.set_pyramid(picture.pyramid)
         else:
-            layer.set_levels(picture.size_hw, levels)
+            layer.set_levels(picture.size_hw, levels, moving=picture.frame_number is not None)
         self._view_of = (picture.name, picture.size_hw)
         self.view.metres_per_px = None
         if picture.georeference is not None:

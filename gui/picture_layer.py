@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from PyQt5.QtCore import QRectF, Qt
 from PyQt5.QtGui import QImage, QPainter
@@ -16,21 +17,22 @@ def screen_image(pixels: np.ndarray) -> QImage:
 
 
 class PictureLayer:
-    """Draws what is looked at. size_hw: of the whole, in pixels; (0, 0) without a picture."""
+    """Draws what is looked at. size_hw: of the whole, in pixels; (0, 0) without a picture. moving: a video's frame."""
 
     def __init__(self) -> None:
-        self.size_hw = (0, 0)
+        self.size_hw, self.moving = (0, 0), False
         self.pyramid: ScenePyramid | None = None
         self.levels: list[np.ndarray] = []
         self.wanted: list[TileKey] = []
 
-    def set_levels(self, size_hw: tuple[int, int], levels: list[np.ndarray]) -> None:
+    def set_levels(self, size_hw: tuple[int, int], levels: list[np.ndarray], *, moving: bool = False) -> None:
         """Show an image: (h, w, 4) uint8, blue first, each level half of the one before."""
         self.size_hw, self.levels, self.pyramid, self.wanted = size_hw, levels, None, []
+        self.moving = moving
 
     def set_pyramid(self, pyramid: ScenePyramid) -> None:
         """Show a scene."""
-        self.size_hw, self.levels, self.pyramid = pyramid.size_hw, [], pyramid
+        self.size_hw, self.levels, self.pyramid, self.moving = pyramid.size_hw, [], pyramid, False
 
     def clear(self) -> None:
         """Show nothing."""
@@ -111,7 +113,12 @@ class PictureLayer:
         painter.save()
         painter.resetTransform()
         target = QRectF(x1, y1, x2 - x1, y2 - y1)
-        painter.drawImage(target, screen_image(pixels), QRectF(left, top, right - left, bottom - top))
+        source = QRectF(left, top, right - left, bottom - top)
+        if self.moving and zoom < 1 and x2 > x1 and y2 > y1 and painter.device().devicePixelRatioF() == 1:
+            # QPainter keeps the interpreter lock while it shrinks, and every thread of the run waits; OpenCV does not.
+            pixels = cv2.resize(pixels[top:bottom, left:right], (x2 - x1, y2 - y1), interpolation=cv2.INTER_LINEAR)
+            source = QRectF(0, 0, x2 - x1, y2 - y1)
+        painter.drawImage(target, screen_image(pixels), source)
         painter.restore()
 
 

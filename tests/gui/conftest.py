@@ -56,6 +56,7 @@ def make_window(qtbot: Any, remembered: Remembered, dressing: Dressing) -> Itera
     yield make
     for window in windows:
         window.close()
+        window.deleteLater()  # a test of how long something takes must not find the windows of all tests before
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gui.language import meet_letters
+from gui.letters import Letters
 from gui.loop_watch import LIMIT_MS, LoopWatch, Turns
 from gui.main_window import MainWindow
 from gui.opening import PROCEDURAL
@@ -31,7 +31,9 @@ from tests.gui.squares import save_video
 def as_the_app_does(qapp: Any) -> Iterator[None]:
     before, threads = sys.getswitchinterval(), cv2.getNumThreads()
     take_turns_often()
-    meet_letters(qapp)
+    letters = Letters(qapp)
+    while letters.left:
+        qapp.processEvents()
     settle_memory()
     yield
     gc.unfreeze()

@@ -165,3 +165,23 @@ def test_a_scene_shows_its_tiles_and_the_overview_between_them_without_a_gap(can
             if y * zoom < HEIGHT and x * zoom < WIDTH:
                 wanted = (255, 0, 0) if (x // 100 + y // 100) % 2 else (255, 255, 255)
                 assert tuple(shown[int(y * zoom), int(x * zoom)]) == wanted
+
+
+@pytest.mark.parametrize("zoom", [0.31, 0.7, 1.0, 1.7])
+def test_a_frame_of_a_video_is_drawn_like_a_still_picture(canvas: QImage, zoom: float) -> None:
+    """It is shrunk by another library, which may differ by a little at edges and nowhere else."""
+    ys, xs = np.mgrid[:400, :500]
+    waves = (127 + 120 * np.sin(np.stack([xs / 9, ys / 7, (xs + ys) / 13, xs * 0], -1))).astype(np.uint8)
+    shown = []
+    for moving in (False, True):
+        layer = PictureLayer()
+        layer.set_levels((400, 500), [waves], moving=moving)
+        canvas.fill(QColor(90, 90, 90))
+        painter = QPainter(canvas)
+        painter.scale(zoom, zoom)
+        layer.paint(painter, QRectF(11.3, 7.7, WIDTH / zoom, HEIGHT / zoom), zoom)
+        painter.end()
+        shown.append(pixels(canvas).astype(int))
+    apart = np.abs(shown[0] - shown[1])
+    assert apart.mean() < 1.0
+    assert np.percentile(apart, 99) <= 8

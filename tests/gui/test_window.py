@@ -294,7 +294,7 @@ def test_filters_and_layout_are_remembered(make_window: Any, remembered: Any, se
 def test_the_machine_panel_tells_rates_and_findings(seen: MainWindow, qtbot: Any) -> None:
     seen.side.setCurrentWidget(seen.side.live)
     qtbot.waitUntil(lambda: "chip" in seen.side.live.findings.toPlainText(), timeout=15000)
-    assert seen.side.live.chart is not None
+    qtbot.waitUntil(lambda: seen.side.live.chart is not None, timeout=15000)
     qtbot.waitUntil(lambda: seen.side.live.cells["total"][0].text() != "–")
 
 
