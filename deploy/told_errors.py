@@ -44,6 +44,8 @@ def told_in_one_line(error: BaseException) -> str | None:
             errno.EACCES: "; check its owner and mode, or choose another folder",
             errno.EROFS: "; choose a folder that can be written",
         }.get(error.errno or 0, "")
+        if not cure and "cannot be written" in error.strerror and ";" not in error.strerror:
+            cure = "; choose another folder"  # a file in the way, a folder that is none, a file system without files
         return f"{file}{error.strerror}{cure}"
     if isinstance(error, ValueError | OSError):
         return _flat(error) or type(error).__name__

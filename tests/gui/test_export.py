@@ -140,6 +140,7 @@ def test_a_folder_that_cannot_be_made_is_told(window: MainWindow, see: Any, qtbo
     (tmp_path / "file").write_text("in the way")
     export(window, qtbot, tmp_path / "file" / "out", "csv")
     assert str(tmp_path / "file") in window.messages.text
+    assert "choose another folder" in window.messages.text
     assert "Written" not in window.messages.text
 
 
