@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PyQt5.QtCore import QLineF, QRectF
 from PyQt5.QtGui import QColor, QFont, QImage, QPainter
 
@@ -16,6 +18,7 @@ from gui.box_painter import BoxPainter
 from gui.label_painter import LabelPainter
 from gui.line_pool import LinePool
 from gui.picture_layer import PictureLayer
+from gui.scale_bar import bar_text, paint_scale_bar, round_length
 
 WIDTH, HEIGHT = 400, 300
 VIEW = QRectF(0, 0, WIDTH, HEIGHT)
@@ -185,3 +188,31 @@ def test_a_frame_of_a_video_is_drawn_like_a_still_picture(canvas: QImage, zoom: 
     apart = np.abs(shown[0] - shown[1])
     assert apart.mean() < 1.0
     assert np.percentile(apart, 99) <= 8
+
+
+@given(st.floats(1e-3, 1e7))
+def test_the_scale_bar_is_the_longest_round_length(longest: float) -> None:
+    length = round_length(longest)
+    assert length <= longest * (1 + 1e-9)
+    digits = f"{length:.0e}"
+    assert digits[0] in "125"
+    following = {"1": 2.0, "2": 2.5, "5": 2.0}[digits[0]]
+    assert length * following > longest  # the next one does not fit
+
+
+@pytest.mark.parametrize(
+    ("scale", "metres_per_px", "wanted"),
+    [(1.0, None, "100 px"), (1.0, 0.5, "50 m"), (0.01, 0.5, "5 km"), (32.0, 0.05, "20 cm"), (0.4, 0.3, "50 m")],
+)
+def test_the_scale_bar_is_as_long_as_it_says(
+    canvas: QImage, scale: float, metres_per_px: float | None, wanted: str
+) -> None:
+    length = round_length(130 / scale * (metres_per_px or 1.0))
+    assert bar_text(length, metres_per_px is not None) == wanted
+    canvas.fill(QColor(0, 0, 0))
+    painter = QPainter(canvas)
+    paint_scale_bar(painter, HEIGHT, scale, metres_per_px)
+    painter.end()
+    row = (pixels(canvas)[HEIGHT - 14] > 200).all(1)
+    drawn = np.flatnonzero(row)
+    assert abs((drawn[-1] - drawn[0]) - length / (metres_per_px or 1.0) * scale) <= 3
